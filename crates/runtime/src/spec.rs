@@ -1,0 +1,406 @@
+//! What a caller asks for: the container to create.
+//!
+//! Plain data, serialisable because the shim reads it back from disk. Nothing here touches the
+//! system; checks that need no system are in [`ContainerSpec::validate`].
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Component, Path, PathBuf};
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::signal::Signal;
+
+/// Longest accepted container id; with the run folder it has to stay far below a socket path.
+pub const MAX_ID_LEN: usize = 64;
+
+/// Smallest memory limit: below it the kernel kills the container while it is being set up.
+pub const MIN_MEMORY_BYTES: u64 = 4 << 20;
+
+/// Name of a container on this node, chosen by the caller (the task id), so that every call can be
+/// repeated. Letters, digits, `_`, `-` and `.`, starting with a letter or digit.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ContainerId(String);
+
+impl ContainerId {
+    /// Checks the text and wraps it.
+    pub fn new(text: impl Into<String>) -> Result<Self, InvalidSpec> {
+        let text = text.into();
+        let starts_well = text.starts_with(|c: char| c.is_ascii_alphanumeric());
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+        if text.len() > MAX_ID_LEN || !starts_well || !text.chars().all(plain) {
+            return Err(InvalidSpec::new(
+                "id",
+                format!("`{text}` is not 1-{MAX_ID_LEN} letters, digits, `_`, `-`, `.`"),
+            ));
+        }
+        Ok(Self(text))
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ContainerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl FromStr for ContainerId {
+    type Err = InvalidSpec;
+
+    fn from_str(text: &str) -> Result<Self, InvalidSpec> {
+        Self::new(text)
+    }
+}
+
+impl TryFrom<String> for ContainerId {
+    type Error = InvalidSpec;
+
+    fn try_from(text: String) -> Result<Self, InvalidSpec> {
+        Self::new(text)
+    }
+}
+
+impl From<ContainerId> for String {
+    fn from(id: ContainerId) -> Self {
+        id.0
+    }
+}
+
+/// A field of a spec that cannot be served, and why.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {reason}")]
+pub struct InvalidSpec {
+    /// Path of the field, such as `mounts[1].target`.
+    pub field: String,
+    /// What is wrong and what would be right.
+    pub reason: String,
+}
+
+impl InvalidSpec {
+    pub(crate) fn new(field: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self {
+            field: field.into(),
+            reason: reason.into(),
+        }
+    }
+}
+
+/// An unpacked image: overlay layers and the defaults its config names.
+///
+/// The caller keeps the layer folders alive for as long as the container exists.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageRoot {
+    /// Name shown to people; not interpreted.
+    pub name: String,
+    /// Folders of the unpacked layers, lowest first, at least one.
+    pub layers: Vec<PathBuf>,
+    /// `Entrypoint` of the image config.
+    pub entrypoint: Vec<String>,
+    /// `Cmd` of the image config.
+    pub cmd: Vec<String>,
+    /// `Env` of the image config, each `NAME=value`.
+    pub env: Vec<String>,
+    /// `WorkingDir` of the image config.
+    pub workdir: Option<PathBuf>,
+    /// `User` of the image config.
+    pub user: Option<String>,
+    /// `StopSignal` of the image config.
+    pub stop_signal: Option<Signal>,
+}
+
+/// Something mounted into the container. Targets are absolute paths inside it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mount {
+    /// A file or folder of the host. It must exist. Also the way to hand in `/etc/hosts`,
+    /// `/etc/resolv.conf` and `/etc/hostname`.
+    Bind {
+        /// Absolute path on the host.
+        source: PathBuf,
+        /// Absolute path in the container; created when absent.
+        target: PathBuf,
+        /// Mounted read-only.
+        ro: bool,
+    },
+    /// A folder the caller manages as a volume; created empty when absent.
+    Volume {
+        /// Absolute path on the host.
+        host_path: PathBuf,
+        /// Absolute path in the container; created when absent.
+        target: PathBuf,
+        /// Mounted read-only.
+        ro: bool,
+    },
+    /// Memory that vanishes with the container.
+    Tmpfs {
+        /// Absolute path in the container; created when absent.
+        target: PathBuf,
+        /// Upper bound in bytes; the kernel's default (half of the memory) when `None`.
+        size: Option<u64>,
+        /// Mode of the folder, `0o1777` when `None`.
+        mode: Option<u32>,
+    },
+}
+
+impl Mount {
+    /// Where it appears in the container.
+    pub fn target(&self) -> &Path {
+        match self {
+            Self::Bind { target, .. }
+            | Self::Volume { target, .. }
+            | Self::Tmpfs { target, .. } => target,
+        }
+    }
+}
+
+/// Upper bounds on what the container may use; `None` means unlimited.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Billionths of one CPU per second: 500_000_000 is half a core.
+    pub cpu_nanos: Option<u64>,
+    /// Memory without swap, in bytes, at least [`MIN_MEMORY_BYTES`].
+    pub memory_bytes: Option<u64>,
+    /// Processes and threads.
+    pub pids: Option<u64>,
+}
+
+/// How much output is kept beside the container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogRotation {
+    /// A file is rotated once it grew past this.
+    pub max_bytes: u64,
+    /// Files kept, the current one included, at least 1.
+    pub max_files: u32,
+}
+
+impl Default for LogRotation {
+    fn default() -> Self {
+        Self {
+            max_bytes: 10 << 20,
+            max_files: 3,
+        }
+    }
+}
+
+/// One container. `Debug` shows names of environment variables, never their values.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+pub struct ContainerSpec {
+    /// Chosen by the caller; the key of every later call.
+    pub id: ContainerId,
+    /// What it runs from.
+    pub image: ImageRoot,
+    /// Replaces the image's entrypoint; the image's `Cmd` is then dropped, as Docker does.
+    pub entrypoint: Option<Vec<String>>,
+    /// Replaces the image's `Cmd`.
+    pub args: Option<Vec<String>>,
+    /// Added to the image's environment, later entries win.
+    pub env: Vec<(String, String)>,
+    /// Replaces the image's working folder; created when absent.
+    pub workdir: Option<PathBuf>,
+    /// `uid|name[:gid|group]`, names looked up in the image's passwd and group files.
+    pub user: Option<String>,
+    /// Host name, the id when `None`.
+    pub hostname: Option<String>,
+    /// In the order they are to be mounted.
+    pub mounts: Vec<Mount>,
+    /// Resource limits.
+    pub limits: Limits,
+    /// Nothing but mounts is writable.
+    pub read_only_root: bool,
+    /// Kept with the container and given back by `inspect` and `list`.
+    pub labels: BTreeMap<String, String>,
+    /// Network namespace to join; a fresh one with nothing but loopback when `None`.
+    pub netns: Option<PathBuf>,
+    /// Signal that `stop` callers should send; the image's, then SIGTERM, when `None`.
+    pub stop_signal: Option<Signal>,
+    /// Log files kept.
+    pub log: LogRotation,
+}
+
+impl ContainerSpec {
+    /// A spec that runs `image` as its config says, with no limits.
+    pub fn new(id: ContainerId, image: ImageRoot) -> Self {
+        Self {
+            id,
+            image,
+            entrypoint: None,
+            args: None,
+            env: Vec::new(),
+            workdir: None,
+            user: None,
+            hostname: None,
+            mounts: Vec::new(),
+            limits: Limits::default(),
+            read_only_root: false,
+            labels: BTreeMap::new(),
+            netns: None,
+            stop_signal: None,
+            log: LogRotation::default(),
+        }
+    }
+
+    /// The command line after overrides.
+    pub fn command(&self) -> Vec<String> {
+        let (entrypoint, default_args) = match &self.entrypoint {
+            Some(given) => (given, &[][..]),
+            None => (&self.image.entrypoint, &self.image.cmd[..]),
+        };
+        let args = self.args.as_deref().unwrap_or(default_args);
+        entrypoint.iter().chain(args).cloned().collect()
+    }
+
+    /// Signal that asks this container to stop.
+    pub fn effective_stop_signal(&self) -> Signal {
+        self.stop_signal
+            .or(self.image.stop_signal)
+            .unwrap_or(Signal::TERM)
+    }
+
+    /// Everything that can be refused without touching the system.
+    pub fn validate(&self) -> Result<(), InvalidSpec> {
+        if self.image.layers.is_empty() {
+            return Err(InvalidSpec::new(
+                "image.layers",
+                "an image has at least one layer",
+            ));
+        }
+        for (index, layer) in self.image.layers.iter().enumerate() {
+            // Overlay options are a list separated by these; a layer path cannot hold them.
+            let text = layer.to_string_lossy();
+            if !layer.is_absolute() || text.contains([':', ',', '\\']) {
+                return Err(InvalidSpec::new(
+                    format!("image.layers[{index}]"),
+                    format!("`{text}` must be absolute, without `:`, `,` and `\\`"),
+                ));
+            }
+        }
+        let command = self.command();
+        if command.first().is_none_or(|program| program.is_empty()) {
+            return Err(InvalidSpec::new(
+                "args",
+                "neither the image nor the spec names a command",
+            ));
+        }
+        if command.iter().any(|arg| arg.contains('\0')) {
+            return Err(InvalidSpec::new("args", "an argument holds a NUL byte"));
+        }
+        for (index, (name, value)) in self.env.iter().enumerate() {
+            if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {
+                return Err(InvalidSpec::new(
+                    format!("env[{index}]"),
+                    "a variable needs a name without `=` and no NUL byte",
+                ));
+            }
+        }
+        if self
+            .limits
+            .memory_bytes
+            .is_some_and(|bytes| bytes < MIN_MEMORY_BYTES)
+        {
+            return Err(InvalidSpec::new(
+                "limits.memory_bytes",
+                format!("must be at least {MIN_MEMORY_BYTES} (4 MiB)"),
+            ));
+        }
+        if self
+            .limits
+            .cpu_nanos
+            .is_some_and(|nanos| nanos < 10_000_000)
+        {
+            return Err(InvalidSpec::new(
+                "limits.cpu_nanos",
+                "must be at least 10000000 (0.01 CPU)",
+            ));
+        }
+        if self.limits.pids == Some(0) {
+            return Err(InvalidSpec::new("limits.pids", "must be at least 1"));
+        }
+        if self
+            .hostname
+            .as_ref()
+            .is_some_and(|name| !valid_hostname(name))
+        {
+            return Err(InvalidSpec::new(
+                "hostname",
+                "1-64 letters, digits, `-` and `.`",
+            ));
+        }
+        if self.log.max_files == 0 || self.log.max_bytes < 4096 {
+            return Err(InvalidSpec::new(
+                "log",
+                "keep at least 1 file of at least 4096 bytes",
+            ));
+        }
+        self.validate_paths()
+    }
+
+    fn validate_paths(&self) -> Result<(), InvalidSpec> {
+        if let Some(dir) = &self.workdir
+            && !clean_absolute(dir)
+        {
+            return Err(InvalidSpec::new(
+                "workdir",
+                "must be an absolute path without `..`",
+            ));
+        }
+        for (index, mount) in self.mounts.iter().enumerate() {
+            let field = |name: &str| format!("mounts[{index}].{name}");
+            if !clean_absolute(mount.target()) || mount.target() == Path::new("/") {
+                return Err(InvalidSpec::new(
+                    field("target"),
+                    "must be an absolute path below `/`, without `..`",
+                ));
+            }
+            let host = match mount {
+                Mount::Bind { source, .. } => Some(("source", source)),
+                Mount::Volume { host_path, .. } => Some(("host_path", host_path)),
+                Mount::Tmpfs { .. } => None,
+            };
+            if let Some((name, path)) = host
+                && !clean_absolute(path)
+            {
+                return Err(InvalidSpec::new(
+                    field(name),
+                    "must be an absolute path without `..`",
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for ContainerSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<&str> = self.env.iter().map(|(name, _)| name.as_str()).collect();
+        f.debug_struct("ContainerSpec")
+            .field("id", &self.id)
+            .field("image", &self.image.name)
+            .field("env", &names)
+            .field("mounts", &self.mounts)
+            .field("limits", &self.limits)
+            .field("labels", &self.labels)
+            .finish_non_exhaustive()
+    }
+}
+
+fn clean_absolute(path: &Path) -> bool {
+    path.is_absolute()
+        && !path.as_os_str().as_encoded_bytes().contains(&0)
+        && !path
+            .components()
+            .any(|part| matches!(part, Component::ParentDir))
+}
+
+fn valid_hostname(name: &str) -> bool {
+    (1..=64).contains(&name.len())
+        && name
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '.'))
+}
