@@ -1,0 +1,139 @@
+//! The part of an image's configuration a runtime needs, and its JSON form.
+//!
+//! Docker and OCI write the same document; both write `null` where nothing is
+//! set, so every field is optional on the way in and plain on the way out.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::digest::Digest;
+use crate::error::{Error, Result};
+use crate::platform::Platform;
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ImageConfig {
+    pub entrypoint: Vec<String>,
+    pub cmd: Vec<String>,
+    /// `KEY=value`, in the image's order.
+    pub env: Vec<String>,
+    /// Empty means `/`.
+    pub working_dir: String,
+    /// `user[:group]`, names or numbers; empty means root.
+    pub user: String,
+    /// `80/tcp`.
+    pub exposed_ports: Vec<String>,
+    /// Paths declared as volumes.
+    pub volumes: Vec<String>,
+    pub labels: BTreeMap<String, String>,
+    pub stop_signal: Option<String>,
+    pub healthcheck: Option<Healthcheck>,
+    pub os: String,
+    pub architecture: String,
+}
+
+/// Docker's HEALTHCHECK; zero durations mean the default.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Healthcheck {
+    /// `["NONE"]`, `["CMD", …]` or `["CMD-SHELL", line]`.
+    #[serde(rename = "Test")]
+    pub test: Vec<String>,
+    #[serde(rename = "Interval")]
+    pub interval_ns: u64,
+    #[serde(rename = "Timeout")]
+    pub timeout_ns: u64,
+    #[serde(rename = "StartPeriod")]
+    pub start_period_ns: u64,
+    #[serde(rename = "StartInterval")]
+    pub start_interval_ns: u64,
+    #[serde(rename = "Retries")]
+    pub retries: u32,
+}
+
+/// The configuration blob, as far as we read it.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct ConfigDocument {
+    architecture: Option<String>,
+    os: Option<String>,
+    config: Option<ConfigSection>,
+    rootfs: RootFs,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct RootFs {
+    diff_ids: Option<Vec<Digest>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+struct ConfigSection {
+    entrypoint: Option<Vec<String>>,
+    cmd: Option<Vec<String>>,
+    env: Option<Vec<String>>,
+    working_dir: Option<String>,
+    user: Option<String>,
+    exposed_ports: Option<BTreeMap<String, serde_json::Value>>,
+    volumes: Option<BTreeMap<String, serde_json::Value>>,
+    labels: Option<BTreeMap<String, Option<String>>>,
+    stop_signal: Option<String>,
+    healthcheck: Option<Healthcheck>,
+}
+
+impl ConfigDocument {
+    pub(crate) fn parse(bytes: &[u8], what: &str) -> Result<Self> {
+        serde_json::from_slice(bytes).map_err(|e| Error::MalformedArchive {
+            entry: what.to_owned(),
+            reason: "it is not an image configuration".to_owned(),
+            source: Some(std::sync::Arc::new(e)),
+        })
+    }
+
+    pub(crate) fn platform(&self) -> Platform {
+        Platform {
+            os: self.os.clone().unwrap_or_default(),
+            architecture: self.architecture.clone().unwrap_or_default(),
+        }
+    }
+
+    pub(crate) fn diff_ids(&self) -> &[Digest] {
+        self.rootfs.diff_ids.as_deref().unwrap_or_default()
+    }
+
+    /// Refuses an image that this node cannot run, naming both platforms.
+    pub(crate) fn require(&self, wanted: &Platform, image: &str) -> Result<()> {
+        let found = self.platform();
+        if found == *wanted {
+            return Ok(());
+        }
+        Err(Error::WrongPlatform {
+            image: image.to_owned(),
+            wanted: wanted.clone(),
+            found: found.to_string(),
+        })
+    }
+
+    pub(crate) fn into_config(self) -> ImageConfig {
+        let section = self.config.unwrap_or_default();
+        let keys = |map: Option<BTreeMap<String, serde_json::Value>>| {
+            map.unwrap_or_default().into_keys().collect()
+        };
+        let labels = section.labels.unwrap_or_default().into_iter();
+        ImageConfig {
+            entrypoint: section.entrypoint.unwrap_or_default(),
+            cmd: section.cmd.unwrap_or_default(),
+            env: section.env.unwrap_or_default(),
+            working_dir: section.working_dir.unwrap_or_default(),
+            user: section.user.unwrap_or_default(),
+            exposed_ports: keys(section.exposed_ports),
+            volumes: keys(section.volumes),
+            labels: labels.map(|(k, v)| (k, v.unwrap_or_default())).collect(),
+            stop_signal: section.stop_signal.filter(|s| !s.is_empty()),
+            healthcheck: section.healthcheck,
+            os: self.os.unwrap_or_default(),
+            architecture: self.architecture.unwrap_or_default(),
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! Bringing an image here from a registry.
+
+pub mod options;
