@@ -1,1 +1,32 @@
+//! The replicated model: what the managers agree on.
+//!
+//! Here live ids, specs and their validation, the task state lattice, the cluster state with its
+//! indexes, the commands of the Raft log and `apply`, which is a function of
+//! (state, log index, command) and nothing else.
+//!
+//! What never lives here: clocks, randomness, I/O, async, logging, protobuf. Times and ids come in
+//! with the command. Every manager version in a rolling upgrade must agree on this crate bit for
+//! bit, so stored types only grow at their end and under golden tests.
 
+pub mod apply;
+pub mod cluster;
+pub mod command;
+pub mod constraint;
+pub mod endpoint;
+pub mod id;
+pub mod node;
+pub mod service;
+pub mod spec;
+pub mod state;
+pub mod task;
+pub mod validate;
+
+pub use apply::{Outcome, Touched, apply};
+pub use cluster::{Cluster, Manager};
+pub use command::{Change, Command, NewTask, Refusal, Reply, StatusReport};
+pub use id::{ClusterId, NodeId, ServiceId, TaskId};
+pub use node::{Availability, Node, NodeDescription, NodeSpec, NodeState};
+pub use service::{PublishedPort, Service};
+pub use spec::{ServiceSpec, TaskSpec};
+pub use state::State;
+pub use task::{Desired, Observed, Reason, Task, TaskStatus};

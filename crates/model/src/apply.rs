@@ -1,0 +1,288 @@
+//! `apply`: the only writer of the state, a function of (state, log index, command).
+//!
+//! It re-checks everything the proposer relied on: proposals are made from an older view and may be
+//! stale. A refused command changes nothing; a plan is checked step by step.
+
+mod plan;
+mod service;
+
+use std::sync::Arc;
+
+use crate::cluster::Cluster;
+use crate::command::{Command, Refusal, Reply, StatusReport};
+use crate::id::{NodeId, ServiceId, TaskId};
+use crate::node::{Node, NodeDescription, NodeSpec, NodeState};
+use crate::state::State;
+use crate::task::{Desired, Observed, Task, TaskStatus};
+use crate::validate;
+
+/// What became of a command.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Outcome {
+    pub reply: Result<Reply, Refusal>,
+    /// What was changed, so that readers look only there.
+    pub touched: Vec<Touched>,
+}
+
+/// An object that changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Touched {
+    Cluster,
+    Node(NodeId),
+    Service(ServiceId),
+    Task { task: TaskId, service: ServiceId, node: Option<NodeId> },
+}
+
+/// One command being applied: the state, the index that stamps what changes, and what was touched.
+struct Step<'a> {
+    state: &'a mut State,
+    index: u64,
+    touched: Vec<Touched>,
+}
+
+/// Applies one entry of the log.
+pub fn apply(state: &mut State, index: u64, command: &Command) -> Outcome {
+    let mut step = Step { state, index, touched: Vec::new() };
+    let reply = step.command(command);
+    Outcome { reply, touched: step.touched }
+}
+
+impl Step<'_> {
+    fn command(&mut self, command: &Command) -> Result<Reply, Refusal> {
+        match command {
+            Command::Bootstrap(cluster) => self.bootstrap(cluster),
+            Command::CreateService { id, spec, at_ms } => self.create_service(*id, spec, *at_ms),
+            Command::UpdateService { id, version, spec, at_ms } => {
+                self.update_service(*id, *version, spec, *at_ms)
+            }
+            Command::RemoveService { id, .. } => self.remove_service(*id),
+            Command::RegisterNode { id, name, at_ms } => self.register_node(*id, name, *at_ms),
+            Command::NodeReady { id, description, at_ms } => {
+                self.node_ready(*id, description, *at_ms)
+            }
+            Command::UpdateNode { id, version, spec, .. } => self.update_node(*id, *version, spec),
+            Command::RemoveNode { id, force, at_ms } => self.remove_node(*id, *force, *at_ms),
+            Command::PutManager { id, manager } => self.edit_cluster(|cluster| {
+                cluster.managers.insert(*id, manager.clone());
+            }),
+            Command::RemoveManager { id } => self.edit_cluster(|cluster| {
+                cluster.managers.remove(id);
+            }),
+            Command::SetWorkerToken(token) => {
+                self.edit_cluster(|cluster| cluster.worker_token = token.clone())
+            }
+            Command::SetManagerToken(token) => {
+                self.edit_cluster(|cluster| cluster.manager_token = token.clone())
+            }
+            Command::Plan { at_ms, changes } => Ok(self.plan(*at_ms, changes)),
+            Command::RecordStatus { reports } => Ok(self.record_status(reports)),
+        }
+    }
+
+    fn bootstrap(&mut self, cluster: &Cluster) -> Result<Reply, Refusal> {
+        if self.state.cluster().is_some() {
+            return Err(Refusal::AlreadyBootstrapped);
+        }
+        let mut cluster = cluster.clone();
+        cluster.version = self.index;
+        self.state.tables.cluster = Some(Arc::new(cluster));
+        self.touched.push(Touched::Cluster);
+        Ok(Reply::Done)
+    }
+
+    fn edit_cluster(&mut self, edit: impl FnOnce(&mut Cluster)) -> Result<Reply, Refusal> {
+        let cluster = self.state.tables.cluster.as_mut().ok_or(Refusal::NotBootstrapped)?;
+        let cluster = Arc::make_mut(cluster);
+        edit(cluster);
+        cluster.version = self.index;
+        self.touched.push(Touched::Cluster);
+        Ok(Reply::Done)
+    }
+
+    fn register_node(&mut self, id: NodeId, name: &str, at_ms: u64) -> Result<Reply, Refusal> {
+        validate::name("name", name).map_err(Refusal::Invalid)?;
+        if self.state.node(id).is_some() {
+            return Err(Refusal::IdTaken(id.to_string()));
+        }
+        if self.state.node_named(name).is_some() {
+            return Err(Refusal::NameTaken { kind: "node".into(), name: name.to_owned() });
+        }
+        self.write_node(Node {
+            id,
+            version: 0,
+            created_at_ms: at_ms,
+            name: name.to_owned(),
+            spec: NodeSpec::default(),
+            description: NodeDescription::default(),
+            state: NodeState::Unknown,
+            message: "joined, not yet heard from".into(),
+            state_since_ms: at_ms,
+        });
+        Ok(Reply::Node { id, version: self.index })
+    }
+
+    fn node_ready(
+        &mut self,
+        id: NodeId,
+        description: &NodeDescription,
+        at_ms: u64,
+    ) -> Result<Reply, Refusal> {
+        let mut node = self.existing_node(id)?.clone();
+        // A hello of an earlier start of the worker came late.
+        if description.boot < node.description.boot {
+            return Ok(Reply::Node { id, version: node.version });
+        }
+        let reachable = (&node.description.address, node.description.mesh_port)
+            != (&description.address, description.mesh_port);
+        if node.state != NodeState::Ready {
+            node.state = NodeState::Ready;
+            node.state_since_ms = at_ms;
+            node.message = "".into();
+        }
+        node.description = description.clone();
+        self.write_node(node);
+        if reachable {
+            self.state.tables.endpoints_version = self.index;
+            self.touch_services_of_node(id);
+        }
+        Ok(Reply::Node { id, version: self.index })
+    }
+
+    fn update_node(&mut self, id: NodeId, version: u64, spec: &NodeSpec) -> Result<Reply, Refusal> {
+        let mut node = self.existing_node(id)?.clone();
+        if node.version != version {
+            return Err(Refusal::VersionMoved {
+                kind: "node".into(),
+                read: version,
+                current: node.version,
+            });
+        }
+        validate::labels("labels", spec.labels.iter()).map_err(Refusal::Invalid)?;
+        node.spec = spec.clone();
+        self.write_node(node);
+        Ok(Reply::Node { id, version: self.index })
+    }
+
+    fn remove_node(&mut self, id: NodeId, force: bool, at_ms: u64) -> Result<Reply, Refusal> {
+        let node = self.existing_node(id)?;
+        if node.state == NodeState::Ready && !force {
+            return Err(Refusal::NodeReady { name: node.name.clone() });
+        }
+        let tasks: Vec<TaskId> = self.state.tasks_of_node(id).map(|task| task.id).collect();
+        for task in tasks {
+            self.lose_task(task, at_ms, "node removed");
+        }
+        self.state.remove_node(id);
+        self.touched.push(Touched::Node(id));
+        Ok(Reply::Done)
+    }
+
+    fn existing_node(&self, id: NodeId) -> Result<&Node, Refusal> {
+        let missing = || Refusal::NotFound { kind: "node".into(), id: id.to_string() };
+        self.state.node(id).ok_or_else(missing)
+    }
+
+    fn write_node(&mut self, mut node: Node) {
+        node.version = self.index;
+        self.touched.push(Touched::Node(node.id));
+        self.state.put_node(Arc::new(node));
+    }
+
+    fn touch_services_of_node(&mut self, id: NodeId) {
+        let touched: Vec<Touched> = self
+            .state
+            .tasks_of_node(id)
+            .filter(|task| task.serves())
+            .map(|task| Touched::Service(task.service))
+            .collect();
+        self.touched.extend(touched);
+    }
+
+    /// Writes a task and everything that follows from the write: the endpoints' version, the
+    /// withdrawal stamp, the end of tasks nobody wants to remember.
+    fn write_task(&mut self, mut task: Task) {
+        let served = self.state.task(task.id).is_some_and(Task::serves);
+        task.version = self.index;
+        if served != task.serves() && self.publishes(task.service) {
+            self.state.tables.endpoints_version = self.index;
+            if served && !task.status.state.is_terminal() {
+                task.withdrawn = self.index;
+            }
+        }
+        let (id, service) = (task.id, task.service);
+        self.touched.push(Touched::Task { task: id, service, node: task.node });
+        let over = task.desired == Desired::Remove
+            && (task.status.state.is_terminal() || task.node.is_none());
+        self.state.put_task(Arc::new(task));
+        if over {
+            self.forget_task(id, service);
+        }
+    }
+
+    fn forget_task(&mut self, id: TaskId, service: ServiceId) {
+        let node = self.state.task(id).and_then(|task| task.node);
+        self.state.remove_task(id);
+        self.touched.push(Touched::Task { task: id, service, node });
+        let removed = self.state.service(service).is_some_and(|service| service.removed);
+        if removed && self.state.tasks_of_service(service).next().is_none() {
+            self.state.remove_service(service);
+            self.touched.push(Touched::Service(service));
+        }
+    }
+
+    fn publishes(&self, service: ServiceId) -> bool {
+        self.state.service(service).is_some_and(|service| !service.ports.is_empty())
+    }
+
+    fn lose_task(&mut self, id: TaskId, at_ms: u64, why: &str) {
+        let Some(task) = self.state.task(id) else { return };
+        if task.status.state.is_terminal() {
+            return;
+        }
+        let mut task = task.clone();
+        task.status = TaskStatus {
+            state: Observed::Lost,
+            at_ms,
+            message: None,
+            error: Some(why.into()),
+            exit_code: None,
+            oom: false,
+            started_at_ms: task.status.started_at_ms,
+        };
+        self.write_task(task);
+    }
+
+    fn record_status(&mut self, reports: &[(NodeId, StatusReport)]) -> Reply {
+        let mut taken = 0;
+        for (node, report) in reports {
+            let Some(task) = self.state.task(report.task) else { continue };
+            if task.node != Some(*node) || !task.status.state.can_advance_to(report.state) {
+                continue;
+            }
+            let mut task = task.clone();
+            let started_at_ms = match report.state {
+                Observed::Running => report.at_ms,
+                _ => task.status.started_at_ms,
+            };
+            task.status = TaskStatus {
+                state: report.state,
+                at_ms: report.at_ms,
+                message: report.message.clone(),
+                error: report.error.clone(),
+                exit_code: report.exit_code,
+                oom: report.oom,
+                started_at_ms,
+            };
+            self.write_task(task);
+            taken += 1;
+        }
+        Reply::Counted { taken, refused: count(reports.len()).saturating_sub(taken) }
+    }
+}
+
+fn count(length: usize) -> u32 {
+    u32::try_from(length).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,183 @@
+//! Plans: each step is checked against the state as it is now and refused when stale.
+
+use std::sync::Arc;
+
+use super::{Step, count};
+use crate::command::{Change, NewTask, Reply};
+use crate::id::{NodeId, ServiceId, TaskId};
+use crate::node::NodeState;
+use crate::state::fits;
+use crate::task::{Desired, Observed, Reason, Task, TaskStatus};
+
+impl Step<'_> {
+    pub(super) fn plan(&mut self, at_ms: u64, changes: &[Change]) -> Reply {
+        let mut taken = 0;
+        let mut refused = 0;
+        for change in changes {
+            let (good, all) = self.change(at_ms, change);
+            taken += good;
+            refused += all - good;
+        }
+        Reply::Counted { taken, refused }
+    }
+
+    /// Answers how many of how many steps were taken.
+    fn change(&mut self, at_ms: u64, change: &Change) -> (u32, u32) {
+        let one = |done: bool| (u32::from(done), 1);
+        match change {
+            Change::CreateTasks { service, revision, base, tasks } => {
+                (self.create_tasks(at_ms, *service, *revision, *base, tasks), count(tasks.len()))
+            }
+            Change::Assign { task, node } => one(self.assign(at_ms, *task, *node)),
+            Change::SetDesired { task, desired, reason } => {
+                one(self.set_desired(*task, *desired, reason))
+            }
+            Change::Explain { task, message } => one(self.explain(at_ms, *task, message)),
+            Change::Delete { task } => one(self.delete(*task)),
+            Change::NodeDown { node, version, message } => {
+                one(self.node_down(at_ms, *node, *version, message))
+            }
+        }
+    }
+
+    fn create_tasks(
+        &mut self,
+        at_ms: u64,
+        service: ServiceId,
+        revision: u32,
+        base: TaskId,
+        tasks: &[NewTask],
+    ) -> u32 {
+        let known = self
+            .state
+            .service(service)
+            .is_some_and(|service| !service.removed && service.revisions.contains_key(&revision));
+        if !known {
+            return 0;
+        }
+        let mut taken = 0;
+        for (ordinal, new) in (0u64..).zip(tasks) {
+            let id = TaskId(base.0.wrapping_add(ordinal));
+            let filled = self.state.tasks_of_slot(service, new.slot).any(Task::fills_slot);
+            let alive = new.desired == Desired::Running && self.slot_alive(service, new.slot, id);
+            let waits = matches!(new.desired, Desired::Ready | Desired::Running);
+            if filled || alive || !waits || self.state.task(id).is_some() {
+                continue;
+            }
+            self.write_task(Task {
+                id,
+                service,
+                slot: new.slot,
+                revision,
+                version: 0,
+                created_at_ms: at_ms,
+                node: None,
+                desired: new.desired,
+                reason: new.reason.clone(),
+                not_before_ms: new.not_before_ms,
+                restarts: new.restarts,
+                withdrawn: 0,
+                status: TaskStatus {
+                    state: Observed::Pending,
+                    at_ms,
+                    message: None,
+                    error: None,
+                    exit_code: None,
+                    oom: false,
+                    started_at_ms: 0,
+                },
+            });
+            taken += 1;
+        }
+        taken
+    }
+
+    /// Whether another task of the slot may be running.
+    fn slot_alive(&self, service: ServiceId, slot: u32, except: TaskId) -> bool {
+        self.state.tasks_of_slot(service, slot).any(|task| {
+            task.id != except && task.node.is_some() && !task.status.state.is_terminal()
+        })
+    }
+
+    fn assign(&mut self, at_ms: u64, id: TaskId, node: NodeId) -> bool {
+        let Some(task) = self.state.task(id) else { return false };
+        let spec = self.state.service(task.service).and_then(|s| s.task_spec(task.revision));
+        let (Some(spec), Some(target)) = (spec, self.state.node(node)) else { return false };
+        let used = self.state.usage(node).reserved;
+        let good = task.node.is_none()
+            && task.fills_slot()
+            && target.accepts_tasks()
+            && spec.constraints.iter().all(|constraint| constraint.holds(target))
+            && fits(target.description.capacity, used, spec.reservations);
+        if !good {
+            return false;
+        }
+        let mut task = task.clone();
+        task.node = Some(node);
+        task.status.state = Observed::Assigned;
+        task.status.at_ms = at_ms;
+        task.status.message = None;
+        self.write_task(task);
+        true
+    }
+
+    fn set_desired(&mut self, id: TaskId, desired: Desired, reason: &Reason) -> bool {
+        let Some(task) = self.state.task(id) else { return false };
+        if desired <= task.desired {
+            return false;
+        }
+        if desired == Desired::Running && self.slot_alive(task.service, task.slot, id) {
+            return false;
+        }
+        let mut task = task.clone();
+        if desired > Desired::Running {
+            task.reason = reason.clone();
+            // Nothing was ever started for it anywhere.
+            if task.node.is_none() && !task.status.state.is_terminal() {
+                task.status.state = Observed::Shutdown;
+            }
+        }
+        task.desired = desired;
+        self.write_task(task);
+        true
+    }
+
+    fn explain(&mut self, at_ms: u64, id: TaskId, message: &Arc<str>) -> bool {
+        let Some(task) = self.state.task(id) else { return false };
+        if task.node.is_some() || task.status.state.is_terminal() {
+            return false;
+        }
+        let mut task = task.clone();
+        task.status.message = Some(message.clone());
+        task.status.at_ms = at_ms;
+        self.write_task(task);
+        true
+    }
+
+    fn delete(&mut self, id: TaskId) -> bool {
+        let Some(task) = self.state.task(id) else { return false };
+        if !task.status.state.is_terminal() || task.fills_slot() {
+            return false;
+        }
+        let service = task.service;
+        self.forget_task(id, service);
+        true
+    }
+
+    fn node_down(&mut self, at_ms: u64, id: NodeId, version: u64, message: &Arc<str>) -> bool {
+        let Some(node) = self.state.node(id) else { return false };
+        if node.version != version || node.state == NodeState::Down {
+            return false;
+        }
+        let mut node = node.clone();
+        node.state = NodeState::Down;
+        node.state_since_ms = at_ms;
+        node.message = message.clone();
+        self.write_node(node);
+        let tasks: Vec<TaskId> = self.state.tasks_of_node(id).map(|task| task.id).collect();
+        for task in tasks {
+            self.lose_task(task, at_ms, "node down");
+        }
+        true
+    }
+}

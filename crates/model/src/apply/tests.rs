@@ -1,0 +1,3 @@
+//! Unit tests of `apply`: what is refused, what follows from a write.
+
+use super::*;

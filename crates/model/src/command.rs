@@ -1,0 +1,173 @@
+//! Commands: the entries of the Raft log, and what `apply` answers.
+//!
+//! Commands are compact: a plan that fills 10,000 slots of one service names the service once and
+//! spends a few bytes a task. Times are cluster time in milliseconds since 1970, chosen by the
+//! proposer; ids are minted by the proposer.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::cluster::{Cluster, Manager, Secret};
+use crate::id::{NodeId, ServiceId, TaskId};
+use crate::node::{NodeDescription, NodeSpec};
+use crate::spec::ServiceSpec;
+use crate::task::{Desired, Observed, Reason};
+use crate::validate::Invalid;
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Command {
+    /// First entry of a cluster's life; refused when a cluster exists.
+    Bootstrap(Box<Cluster>),
+    CreateService {
+        id: ServiceId,
+        spec: Arc<ServiceSpec>,
+        at_ms: u64,
+    },
+    /// `version` is the one the user read.
+    UpdateService {
+        id: ServiceId,
+        version: u64,
+        spec: Arc<ServiceSpec>,
+        at_ms: u64,
+    },
+    RemoveService {
+        id: ServiceId,
+        at_ms: u64,
+    },
+    /// A worker was given a certificate.
+    RegisterNode {
+        id: NodeId,
+        name: String,
+        at_ms: u64,
+    },
+    /// A worker said hello.
+    NodeReady {
+        id: NodeId,
+        description: Box<NodeDescription>,
+        at_ms: u64,
+    },
+    UpdateNode {
+        id: NodeId,
+        version: u64,
+        spec: NodeSpec,
+        at_ms: u64,
+    },
+    /// Refused for a ready node unless forced.
+    RemoveNode {
+        id: NodeId,
+        force: bool,
+        at_ms: u64,
+    },
+    PutManager {
+        id: NodeId,
+        manager: Manager,
+    },
+    RemoveManager {
+        id: NodeId,
+    },
+    SetWorkerToken(Secret),
+    SetManagerToken(Secret),
+    /// What a planner proposes. Every change is re-checked by itself; stale ones are refused and
+    /// counted, the others applied.
+    Plan {
+        at_ms: u64,
+        changes: Vec<Change>,
+    },
+    /// What agents report.
+    RecordStatus {
+        reports: Vec<(NodeId, StatusReport)>,
+    },
+}
+
+/// One step of a plan.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Change {
+    /// New attempts; the i-th gets id `base + i`. Refused for a slot that is already filled.
+    CreateTasks { service: ServiceId, revision: u32, base: TaskId, tasks: Vec<NewTask> },
+    /// Refused when the task has a node, or the node cannot take it any more.
+    Assign { task: TaskId, node: NodeId },
+    /// Refused unless forward. `Running` is refused while another task of the slot may be alive on
+    /// a node that is not down.
+    SetDesired { task: TaskId, desired: Desired, reason: Reason },
+    /// Why a task has no node.
+    Explain { task: TaskId, message: Arc<str> },
+    /// Forgets terminal tasks.
+    Delete { task: TaskId },
+    /// The node's lease ended: the node is down, its unfinished tasks are lost. Refused when the
+    /// node changed since `version` was read.
+    NodeDown { node: NodeId, version: u64, message: Arc<str> },
+}
+
+/// A slot's next attempt.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewTask {
+    pub slot: u32,
+    /// `Ready` for a successor that waits, else `Running`.
+    pub desired: Desired,
+    pub reason: Reason,
+    pub not_before_ms: u64,
+    pub restarts: u32,
+}
+
+/// What an agent says of one task. Merged monotonically, so it may come twice or late.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatusReport {
+    pub task: TaskId,
+    pub state: Observed,
+    pub at_ms: u64,
+    pub message: Option<Arc<str>>,
+    pub error: Option<Arc<str>>,
+    pub exit_code: Option<i32>,
+    pub oom: bool,
+}
+
+/// What `apply` answers to an accepted command.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reply {
+    Done,
+    /// Id and version of the object that was written.
+    Service {
+        id: ServiceId,
+        version: u64,
+    },
+    Node {
+        id: NodeId,
+        version: u64,
+    },
+    /// How many steps of a plan, or reports, were taken and how many refused as stale.
+    Counted {
+        taken: u32,
+        refused: u32,
+    },
+}
+
+/// Why `apply` refused a command. Nothing was changed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum Refusal {
+    #[error("this cluster has no such {kind}: `{id}`")]
+    NotFound { kind: String, id: String },
+    #[error("{kind} name `{name}` is already taken")]
+    NameTaken { kind: String, name: String },
+    #[error("id `{0}` is already in use")]
+    IdTaken(String),
+    #[error("port {port} is already published by service `{service}`")]
+    PortTaken { port: u16, service: String },
+    #[error("no free port is left in 30000-32767")]
+    NoFreePort,
+    #[error(
+        "the {kind} changed since it was read (version {read}, now {current}); read it again and \
+         repeat the change"
+    )]
+    VersionMoved { kind: String, read: u64, current: u64 },
+    #[error("field `{field}` cannot be changed after creation")]
+    Immutable { field: String },
+    #[error("{0}")]
+    Invalid(Invalid),
+    #[error("node `{name}` is ready; drain or stop it first, or force its removal")]
+    NodeReady { name: String },
+    #[error("the cluster is already bootstrapped")]
+    AlreadyBootstrapped,
+    #[error("the cluster is not bootstrapped")]
+    NotBootstrapped,
+}

@@ -1,0 +1,55 @@
+//! Endpoints: which tasks answer on which published port. Computed from the state, so that every
+//! manager hands the same to its workers.
+
+use crate::id::{NodeId, ServiceId, TaskId};
+use crate::service::PublishedPort;
+use crate::state::State;
+
+/// Where new connections to one service may go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceEndpoints {
+    pub service: ServiceId,
+    pub name: String,
+    pub ports: Vec<PublishedPort>,
+    pub backends: Vec<Backend>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Backend {
+    pub task: TaskId,
+    pub node: NodeId,
+    pub address: String,
+    pub mesh_port: u16,
+}
+
+/// The endpoints of one service; none when it publishes nothing or is gone.
+pub fn of_service(state: &State, id: ServiceId) -> Option<ServiceEndpoints> {
+    let service = state.service(id)?;
+    if service.removed || service.ports.is_empty() {
+        return None;
+    }
+    let backends = state
+        .tasks_of_service(id)
+        .filter(|task| task.serves())
+        .filter_map(|task| {
+            let node = state.node(task.node?)?;
+            Some(Backend {
+                task: task.id,
+                node: node.id,
+                address: node.description.address.clone(),
+                mesh_port: node.description.mesh_port,
+            })
+        })
+        .collect();
+    Some(ServiceEndpoints {
+        service: id,
+        name: service.spec.name.clone(),
+        ports: service.ports.clone(),
+        backends,
+    })
+}
+
+/// Ids of all services that publish a port.
+pub fn publishing_services(state: &State) -> impl Iterator<Item = ServiceId> + '_ {
+    state.services().filter(|s| !s.removed && !s.ports.is_empty()).map(|s| s.id)
+}

@@ -1,0 +1,260 @@
+//! The cluster state: tables, their indexes and read access. Writing is `apply`'s alone.
+//!
+//! Tables are persistent maps, so a clone is a consistent view that costs next to nothing, and all
+//! iteration is in key order.
+
+use std::sync::Arc;
+
+use imbl::{OrdMap, OrdSet};
+use serde::{Deserialize, Serialize};
+
+use crate::cluster::Cluster;
+use crate::id::{NodeId, ServiceId, TaskId};
+use crate::node::Node;
+use crate::service::Service;
+use crate::spec::Resources;
+use crate::task::Task;
+
+/// Everything the managers agree on.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(from = "Tables", into = "Tables")]
+pub struct State {
+    pub(crate) tables: Tables,
+    // Derived from the tables, rebuilt when a snapshot is read.
+    slots: OrdSet<(ServiceId, u32, TaskId)>,
+    node_tasks: OrdSet<(NodeId, TaskId)>,
+    /// Tasks without a node that are not over.
+    unassigned: OrdSet<TaskId>,
+    service_names: OrdMap<String, ServiceId>,
+    ports: OrdMap<u16, ServiceId>,
+    node_names: OrdMap<String, NodeId>,
+    usage: OrdMap<NodeId, Usage>,
+}
+
+/// What is stored; the rest of the state follows from it.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Tables {
+    pub cluster: Option<Arc<Cluster>>,
+    pub nodes: OrdMap<NodeId, Arc<Node>>,
+    pub services: OrdMap<ServiceId, Arc<Service>>,
+    pub tasks: OrdMap<TaskId, Arc<Task>>,
+    /// Log index of the last change to any endpoint.
+    pub endpoints_version: u64,
+}
+
+/// What the unfinished tasks of a node hold.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    pub reserved: Resources,
+    pub tasks: u32,
+}
+
+impl From<Tables> for State {
+    fn from(tables: Tables) -> Self {
+        let mut state = State::default();
+        state.tables.cluster = tables.cluster;
+        state.tables.endpoints_version = tables.endpoints_version;
+        for node in tables.nodes.values() {
+            state.put_node(node.clone());
+        }
+        for service in tables.services.values() {
+            state.put_service(service.clone());
+        }
+        for task in tables.tasks.values() {
+            state.put_task(task.clone());
+        }
+        state
+    }
+}
+
+impl From<State> for Tables {
+    fn from(state: State) -> Self {
+        state.tables
+    }
+}
+
+/// Reading.
+impl State {
+    pub fn cluster(&self) -> Option<&Cluster> {
+        self.tables.cluster.as_deref()
+    }
+
+    pub fn node(&self, id: NodeId) -> Option<&Node> {
+        self.tables.nodes.get(&id).map(Arc::as_ref)
+    }
+
+    pub fn nodes(&self) -> impl DoubleEndedIterator<Item = &Node> {
+        self.tables.nodes.values().map(Arc::as_ref)
+    }
+
+    pub fn node_count(&self) -> usize {
+        self.tables.nodes.len()
+    }
+
+    pub fn node_named(&self, name: &str) -> Option<NodeId> {
+        self.node_names.get(name).copied()
+    }
+
+    pub fn service(&self, id: ServiceId) -> Option<&Service> {
+        self.tables.services.get(&id).map(Arc::as_ref)
+    }
+
+    /// All services, removed ones whose tasks still end included.
+    pub fn services(&self) -> impl DoubleEndedIterator<Item = &Service> {
+        self.tables.services.values().map(Arc::as_ref)
+    }
+
+    pub fn service_named(&self, name: &str) -> Option<ServiceId> {
+        self.service_names.get(name).copied()
+    }
+
+    /// The service that publishes a port.
+    pub fn port_owner(&self, port: u16) -> Option<ServiceId> {
+        self.ports.get(&port).copied()
+    }
+
+    pub fn task(&self, id: TaskId) -> Option<&Task> {
+        self.tables.tasks.get(&id).map(Arc::as_ref)
+    }
+
+    pub fn tasks(&self) -> impl DoubleEndedIterator<Item = &Task> {
+        self.tables.tasks.values().map(Arc::as_ref)
+    }
+
+    pub fn task_count(&self) -> usize {
+        self.tables.tasks.len()
+    }
+
+    /// Tasks of a service by slot, oldest id order within a slot undefined but fixed.
+    pub fn tasks_of_service(&self, id: ServiceId) -> impl Iterator<Item = &Task> {
+        self.slots
+            .range((id, 0, TaskId(0))..=(id, u32::MAX, TaskId(u64::MAX)))
+            .filter_map(|(_, _, task)| self.task(*task))
+    }
+
+    pub fn tasks_of_slot(&self, id: ServiceId, slot: u32) -> impl Iterator<Item = &Task> {
+        self.slots
+            .range((id, slot, TaskId(0))..=(id, slot, TaskId(u64::MAX)))
+            .filter_map(|(_, _, task)| self.task(*task))
+    }
+
+    pub fn tasks_of_node(&self, id: NodeId) -> impl Iterator<Item = &Task> {
+        self.node_tasks
+            .range((id, TaskId(0))..=(id, TaskId(u64::MAX)))
+            .filter_map(|(_, task)| self.task(*task))
+    }
+
+    /// Tasks that wait for a node.
+    pub fn unassigned_tasks(&self) -> impl Iterator<Item = &Task> {
+        self.unassigned.iter().filter_map(|task| self.task(*task))
+    }
+
+    pub fn usage(&self, id: NodeId) -> Usage {
+        self.usage.get(&id).copied().unwrap_or_default()
+    }
+
+    pub fn endpoints_version(&self) -> u64 {
+        self.tables.endpoints_version
+    }
+}
+
+/// Writing, for `apply`: each call keeps table and indexes in step.
+impl State {
+    pub(crate) fn put_node(&mut self, node: Arc<Node>) {
+        if let Some(old) = self.tables.nodes.get(&node.id) {
+            self.node_names.remove(&old.name);
+        }
+        self.node_names.insert(node.name.clone(), node.id);
+        self.tables.nodes.insert(node.id, node);
+    }
+
+    pub(crate) fn remove_node(&mut self, id: NodeId) {
+        if let Some(old) = self.tables.nodes.remove(&id) {
+            self.node_names.remove(&old.name);
+        }
+        self.usage.remove(&id);
+    }
+
+    pub(crate) fn put_service(&mut self, service: Arc<Service>) {
+        self.unindex_service(service.id);
+        if !service.removed {
+            self.service_names.insert(service.spec.name.clone(), service.id);
+            for port in &service.ports {
+                self.ports.insert(port.published, service.id);
+            }
+        }
+        self.tables.services.insert(service.id, service);
+    }
+
+    pub(crate) fn remove_service(&mut self, id: ServiceId) {
+        self.unindex_service(id);
+        self.tables.services.remove(&id);
+    }
+
+    fn unindex_service(&mut self, id: ServiceId) {
+        let Some(old) = self.tables.services.get(&id) else { return };
+        if old.removed {
+            return;
+        }
+        self.service_names.remove(&old.spec.name);
+        for port in &old.ports {
+            self.ports.remove(&port.published);
+        }
+    }
+
+    pub(crate) fn put_task(&mut self, task: Arc<Task>) {
+        self.unindex_task(task.id);
+        self.slots.insert((task.service, task.slot, task.id));
+        if let Some(node) = task.node {
+            self.node_tasks.insert((node, task.id));
+        } else if !task.status.state.is_terminal() {
+            self.unassigned.insert(task.id);
+        }
+        if let Some(node) = task.node.filter(|_| task.holds_resources()) {
+            let held = self.reservation(&task);
+            let usage = self.usage.entry(node).or_default();
+            usage.tasks += 1;
+            usage.reserved.cpu_nanos += held.cpu_nanos;
+            usage.reserved.memory_bytes += held.memory_bytes;
+        }
+        self.tables.tasks.insert(task.id, task);
+    }
+
+    pub(crate) fn remove_task(&mut self, id: TaskId) {
+        self.unindex_task(id);
+        self.tables.tasks.remove(&id);
+    }
+
+    fn unindex_task(&mut self, id: TaskId) {
+        let Some(old) = self.tables.tasks.get(&id).cloned() else { return };
+        self.slots.remove(&(old.service, old.slot, old.id));
+        self.unassigned.remove(&id);
+        let Some(node) = old.node else { return };
+        self.node_tasks.remove(&(node, id));
+        if old.holds_resources() {
+            let held = self.reservation(&old);
+            if let Some(usage) = self.usage.get_mut(&node) {
+                usage.tasks = usage.tasks.saturating_sub(1);
+                let reserved = &mut usage.reserved;
+                reserved.cpu_nanos = reserved.cpu_nanos.saturating_sub(held.cpu_nanos);
+                reserved.memory_bytes = reserved.memory_bytes.saturating_sub(held.memory_bytes);
+            }
+        }
+    }
+
+    /// What a task reserves: its revision's reservation. Revisions outlive their tasks, so this
+    /// answers the same when the task is put and when it is taken away.
+    fn reservation(&self, task: &Task) -> Resources {
+        self.service(task.service)
+            .and_then(|service| service.task_spec(task.revision))
+            .map(|spec| spec.reservations)
+            .unwrap_or_default()
+    }
+}
+
+/// Whether a node has room for a reservation beside what its unfinished tasks hold. The one rule
+/// of both the scheduler and `apply`.
+pub fn fits(capacity: Resources, used: Resources, wanted: Resources) -> bool {
+    used.cpu_nanos.saturating_add(wanted.cpu_nanos) <= capacity.cpu_nanos
+        && used.memory_bytes.saturating_add(wanted.memory_bytes) <= capacity.memory_bytes
+}
