@@ -1,0 +1,96 @@
+//! The packet filter rules of the bridge, in a table of our own.
+//!
+//! Loaded as one `nft -f -` transaction, so there is no moment with half the
+//! rules. Other people's tables are looked at, never touched.
+
+use std::io;
+use std::process::Stdio;
+
+use serde_json::Value;
+use tokio::io::AsyncWriteExt;
+use tokio::process::Command;
+
+use super::subnet::Subnet;
+
+/// What went wrong with `nft`.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("cannot run nft")]
+    Run(#[source] io::Error),
+    #[error("nft refused the rules: {0}")]
+    Refused(String),
+}
+
+/// The whole table: traffic leaving the subnet takes the machine's address,
+/// and nobody outside opens a connection into the subnet. The machine itself
+/// may, its packets are not forwarded ones.
+pub fn rules(table: &str, bridge: &str, subnet: Subnet) -> String {
+    format!(
+        "table ip {table}\n\
+         delete table ip {table}\n\
+         table ip {table} {{\n\
+         \tchain forward {{\n\
+         \t\ttype filter hook forward priority 0; policy accept;\n\
+         \t\toifname \"{bridge}\" iifname != \"{bridge}\" ct state established,related accept\n\
+         \t\toifname \"{bridge}\" iifname != \"{bridge}\" drop\n\
+         \t}}\n\
+         \tchain postrouting {{\n\
+         \t\ttype nat hook postrouting priority 100; policy accept;\n\
+         \t\tip saddr {subnet} oifname != \"{bridge}\" masquerade fully-random\n\
+         \t}}\n\
+         }}\n"
+    )
+}
+
+pub async fn load(text: &str) -> Result<(), Error> {
+    nft(&["-f", "-"], text).await.map(drop)
+}
+
+/// Removes our table; one that is gone already is fine.
+pub async fn unload(table: &str) -> Result<(), Error> {
+    load(&format!("table ip {table}\ndelete table ip {table}\n")).await
+}
+
+/// Foreign tables that drop forwarded packets by default. An accept in our
+/// chain cannot overrule them, so containers would be cut off.
+pub async fn foreign_drops(own_table: &str) -> Result<Vec<String>, Error> {
+    let listing = nft(&["-j", "list", "chains"], "").await?;
+    let listing: Value =
+        serde_json::from_str(&listing).map_err(|error| Error::Refused(error.to_string()))?;
+    let chains = listing["nftables"].as_array().into_iter().flatten();
+    Ok(chains
+        .filter_map(|entry| entry.get("chain"))
+        .filter(|c| c["hook"] == "forward" && c["policy"] == "drop" && c["table"] != own_table)
+        .filter(|c| matches!(c["family"].as_str(), Some("ip" | "inet")))
+        .filter_map(|c| Some(format!("{} {}", c["family"].as_str()?, c["table"].as_str()?)))
+        .collect())
+}
+
+async fn nft(arguments: &[&str], input: &str) -> Result<String, Error> {
+    // Daemons are often started with a PATH that lacks the sbin directories.
+    let path = std::env::var("PATH").unwrap_or_default();
+    let mut child = Command::new("nft")
+        .args(arguments)
+        .env("PATH", format!("{path}:/usr/sbin:/sbin"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(Error::Run)?;
+    if let Some(mut stdin) = child.stdin.take() {
+        stdin.write_all(input.as_bytes()).await.map_err(Error::Run)?;
+    }
+    let output = tokio::time::timeout(NFT_TIMEOUT, child.wait_with_output())
+        .await
+        .map_err(|_| Error::Run(io::ErrorKind::TimedOut.into()))?
+        .map_err(Error::Run)?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    let first_line = complaint.lines().next().unwrap_or("no reason given");
+    Err(Error::Refused(first_line.to_owned()))
+}
+
+const NFT_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
