@@ -16,35 +16,21 @@ use crate::state::State;
 use crate::task::{Desired, Observed, Task, TaskStatus};
 use crate::validate;
 
-/// What became of a command.
+/// What became of a command. What it changed is found by comparing views, see `State::changes`.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Outcome {
     pub reply: Result<Reply, Refusal>,
-    /// What was changed, so that readers look only there.
-    pub touched: Vec<Touched>,
 }
 
-/// An object that changed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Touched {
-    Cluster,
-    Node(NodeId),
-    Service(ServiceId),
-    Task { task: TaskId, service: ServiceId, node: Option<NodeId> },
-}
-
-/// One command being applied: the state, the index that stamps what changes, and what was touched.
+/// One command being applied: the state, and the index that stamps what changes.
 struct Step<'a> {
     state: &'a mut State,
     index: u64,
-    touched: Vec<Touched>,
 }
 
 /// Applies one entry of the log.
 pub fn apply(state: &mut State, index: u64, command: &Command) -> Outcome {
-    let mut step = Step { state, index, touched: Vec::new() };
-    let reply = step.command(command);
-    Outcome { reply, touched: step.touched }
+    Outcome { reply: Step { state, index }.command(command) }
 }
 
 impl Step<'_> {
@@ -86,7 +72,6 @@ impl Step<'_> {
         let mut cluster = cluster.clone();
         cluster.version = self.index;
         self.state.tables.cluster = Some(Arc::new(cluster));
-        self.touched.push(Touched::Cluster);
         Ok(Reply::Done)
     }
 
@@ -95,7 +80,6 @@ impl Step<'_> {
         let cluster = Arc::make_mut(cluster);
         edit(cluster);
         cluster.version = self.index;
-        self.touched.push(Touched::Cluster);
         Ok(Reply::Done)
     }
 
@@ -143,7 +127,6 @@ impl Step<'_> {
         self.write_node(node);
         if reachable {
             self.state.tables.endpoints_version = self.index;
-            self.touch_services_of_node(id);
         }
         Ok(Reply::Node { id, version: self.index })
     }
@@ -173,7 +156,6 @@ impl Step<'_> {
             self.lose_task(task, at_ms, "node removed");
         }
         self.state.remove_node(id);
-        self.touched.push(Touched::Node(id));
         Ok(Reply::Done)
     }
 
@@ -184,18 +166,7 @@ impl Step<'_> {
 
     fn write_node(&mut self, mut node: Node) {
         node.version = self.index;
-        self.touched.push(Touched::Node(node.id));
         self.state.put_node(Arc::new(node));
-    }
-
-    fn touch_services_of_node(&mut self, id: NodeId) {
-        let touched: Vec<Touched> = self
-            .state
-            .tasks_of_node(id)
-            .filter(|task| task.serves())
-            .map(|task| Touched::Service(task.service))
-            .collect();
-        self.touched.extend(touched);
     }
 
     /// Writes a task and everything that follows from the write: the endpoints' version, the
@@ -210,7 +181,6 @@ impl Step<'_> {
             }
         }
         let (id, service) = (task.id, task.service);
-        self.touched.push(Touched::Task { task: id, service, node: task.node });
         let over = task.desired == Desired::Remove
             && (task.status.state.is_terminal() || task.node.is_none());
         self.state.put_task(Arc::new(task));
@@ -220,13 +190,10 @@ impl Step<'_> {
     }
 
     fn forget_task(&mut self, id: TaskId, service: ServiceId) {
-        let node = self.state.task(id).and_then(|task| task.node);
         self.state.remove_task(id);
-        self.touched.push(Touched::Task { task: id, service, node });
         let removed = self.state.service(service).is_some_and(|service| service.removed);
         if removed && self.state.tasks_of_service(service).next().is_none() {
             self.state.remove_service(service);
-            self.touched.push(Touched::Service(service));
         }
     }
 

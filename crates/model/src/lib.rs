@@ -9,6 +9,7 @@
 //! bit, so stored types only grow at their end and under golden tests.
 
 pub mod apply;
+pub mod changes;
 pub mod cluster;
 pub mod command;
 pub mod constraint;
@@ -21,7 +22,8 @@ pub mod state;
 pub mod task;
 pub mod validate;
 
-pub use apply::{Outcome, Touched, apply};
+pub use apply::{Outcome, apply};
+pub use changes::Changes;
 pub use cluster::{Cluster, Manager};
 pub use command::{Change, Command, NewTask, Refusal, Reply, StatusReport};
 pub use id::{ClusterId, NodeId, ServiceId, TaskId};

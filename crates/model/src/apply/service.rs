@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{Step, Touched};
+use super::Step;
 use crate::command::{Refusal, Reply};
 use crate::id::{ServiceId, TaskId};
 use crate::service::{PublishedPort, REVISIONS_KEPT, Service};
@@ -89,7 +89,6 @@ impl Step<'_> {
                 self.state.tables.endpoints_version = self.index;
             }
             self.state.remove_service(id);
-            self.touched.push(Touched::Service(id));
         } else {
             service.removed = true;
             service.version = self.index;
@@ -108,7 +107,6 @@ impl Step<'_> {
         if old.map(|old| (&old.ports, old.removed)) != Some((&service.ports, service.removed)) {
             self.state.tables.endpoints_version = self.index;
         }
-        self.touched.push(Touched::Service(service.id));
         self.state.put_service(Arc::new(service));
     }
 
