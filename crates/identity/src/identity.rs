@@ -1,0 +1,247 @@
+//! A node's identity on disk: key, certificate chain and CA in one file that is replaced in one
+//! step, so that a crash during a renewal leaves either the old identity or the new one.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rustls_pki_types::PrivateKeyDer;
+use rustls_pki_types::pem::PemObject;
+use serde::{Deserialize, Serialize};
+
+use crate::certificate::{self, Leaf};
+use crate::file;
+use crate::role::{Role, Subject};
+use crate::secret::SecretPem;
+
+const FILE_NAME: &str = "identity.json";
+const VERSION: u32 = 1;
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("there is no identity in {}", path.display())]
+    NotFound { path: PathBuf },
+    #[error("reading the identity file {}", path.display())]
+    Read {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("the identity file {} is truncated", path.display())]
+    Truncated { path: PathBuf },
+    #[error("the identity file {} is damaged", path.display())]
+    Damaged {
+        path: PathBuf,
+        #[source]
+        source: serde_json::Error,
+    },
+    #[error("the identity file {} has version {found}; this program reads version {VERSION}", path.display())]
+    UnknownVersion { path: PathBuf, found: u32 },
+    #[error("writing the identity file {}", path.display())]
+    Write {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("encoding the identity of node {node_id}")]
+    Encode {
+        node_id: String,
+        #[source]
+        source: serde_json::Error,
+    },
+    #[error("the identity's certificate cannot be read")]
+    Certificate(#[source] certificate::Error),
+    #[error("the identity's CA certificate cannot be read")]
+    CaCertificate(#[source] certificate::Error),
+    #[error("the identity's certificate was issued by another CA than the one beside it")]
+    ForeignCa,
+    #[error("the identity's certificate is for {found}, but the file says {stated}")]
+    WrongSubject { found: String, stated: String },
+    #[error("the identity's private key cannot be read")]
+    Key(#[source] rustls_pki_types::pem::Error),
+    #[error("the identity's private key is of an unusable kind")]
+    KeyKind(#[source] rustls::Error),
+    #[error("the identity's private key does not belong to its certificate")]
+    KeyMismatch,
+    #[error(
+        "the certificate of node {node_id} expired at unix time {not_after} (now {now}): join \
+         again with a token, or correct this machine's clock"
+    )]
+    Expired { node_id: String, not_after: u64, now: u64 },
+    #[error(
+        "the certificate of node {node_id} is valid only from unix time {not_before} (now {now}): \
+         this machine's clock is probably behind"
+    )]
+    NotYetValid { node_id: String, not_before: u64, now: u64 },
+}
+
+/// Who this process is. `Debug` leaves the key out.
+#[derive(Clone)]
+pub struct Identity {
+    pub cluster_id: String,
+    pub node_id: String,
+    pub role: Role,
+    /// Leaf first, then the root.
+    pub chain_pem: String,
+    pub key_pem: SecretPem,
+    /// The roots this node trusts; usually one, two while the CA is being rotated.
+    pub ca_pem: String,
+}
+
+impl Identity {
+    /// Puts together what the CA service answered and the key that asked; checks that all of it
+    /// fits.
+    pub fn new(chain_pem: String, key_pem: SecretPem, ca_pem: String) -> Result<Self, Error> {
+        let Subject { role, node_id, cluster_id } =
+            Leaf::from_pem(&chain_pem).map_err(Error::Certificate)?.subject;
+        let identity = Self { cluster_id, node_id, role, chain_pem, key_pem, ca_pem };
+        identity.check_structure()?;
+        Ok(identity)
+    }
+
+    /// Reads the identity kept in `dir` and checks everything about it, dates included.
+    pub fn load(dir: &Path) -> Result<Self, Error> {
+        let identity = Self::load_any_age(dir)?;
+        identity.check_dates(crate::now_unix())?;
+        Ok(identity)
+    }
+
+    /// As [`Identity::load`], but lets an expired certificate pass: for a manager that can sign
+    /// its own next one.
+    pub fn load_any_age(dir: &Path) -> Result<Self, Error> {
+        let path = Self::path(dir);
+        let text = file::read(&path).map_err(|source| match source.kind() {
+            io::ErrorKind::NotFound => Error::NotFound { path: path.clone() },
+            _ => Error::Read { path: path.clone(), source },
+        })?;
+        let stored: Stored = serde_json::from_str(&text).map_err(|source| {
+            if source.is_eof() {
+                Error::Truncated { path: path.clone() }
+            } else {
+                Error::Damaged { path: path.clone(), source }
+            }
+        })?;
+        if stored.version != VERSION {
+            return Err(Error::UnknownVersion { path, found: stored.version });
+        }
+        let identity = Self {
+            cluster_id: stored.cluster_id,
+            node_id: stored.node_id,
+            role: stored.role,
+            chain_pem: stored.certificate,
+            key_pem: SecretPem::new(stored.key),
+            ca_pem: stored.ca,
+        };
+        identity.check_structure()?;
+        Ok(identity)
+    }
+
+    /// Replaces the identity kept in `dir`: one step, durable, readable by the owner only.
+    pub fn store(&self, dir: &Path) -> Result<(), Error> {
+        let stored = Stored {
+            version: VERSION,
+            cluster_id: self.cluster_id.clone(),
+            node_id: self.node_id.clone(),
+            role: self.role,
+            ca: self.ca_pem.clone(),
+            certificate: self.chain_pem.clone(),
+            key: self.key_pem.expose().to_owned(),
+        };
+        let text = serde_json::to_vec_pretty(&stored)
+            .map_err(|source| Error::Encode { node_id: self.node_id.clone(), source })?;
+        let path = Self::path(dir);
+        file::replace(&path, &text).map_err(|source| Error::Write { path, source })
+    }
+
+    /// Where [`Identity::store`] keeps it.
+    pub fn path(dir: &Path) -> PathBuf {
+        dir.join(FILE_NAME)
+    }
+
+    pub fn subject(&self) -> Subject {
+        Subject {
+            role: self.role,
+            node_id: self.node_id.clone(),
+            cluster_id: self.cluster_id.clone(),
+        }
+    }
+
+    pub fn leaf(&self) -> Result<Leaf, Error> {
+        Leaf::from_pem(&self.chain_pem).map_err(Error::Certificate)
+    }
+
+    /// Unix seconds.
+    pub fn not_after(&self) -> Result<u64, Error> {
+        Ok(self.leaf()?.not_after)
+    }
+
+    pub fn check_dates(&self, now: u64) -> Result<(), Error> {
+        let Leaf { not_before, not_after, .. } = self.leaf()?;
+        let node_id = self.node_id.clone();
+        if now > not_after {
+            return Err(Error::Expired { node_id, not_after, now });
+        }
+        if now < not_before {
+            return Err(Error::NotYetValid { node_id, not_before, now });
+        }
+        Ok(())
+    }
+
+    /// Everything that does not depend on the time: any flipped bit in the file ends here.
+    fn check_structure(&self) -> Result<(), Error> {
+        let chain = certificate::chain_der(&self.chain_pem).map_err(Error::Certificate)?;
+        let roots = certificate::chain_der(&self.ca_pem).map_err(Error::CaCertificate)?;
+        let leaf = Leaf::from_der(&chain[0]).map_err(Error::Certificate)?;
+        if leaf.subject != self.subject() {
+            return Err(Error::WrongSubject {
+                found: describe(&leaf.subject),
+                stated: describe(&self.subject()),
+            });
+        }
+        certificate::check_issued_by(&chain[0], &roots).map_err(|error| match error {
+            certificate::Error::Foreign => Error::ForeignCa,
+            other => Error::CaCertificate(other),
+        })?;
+        self.certified_key().map(drop)
+    }
+
+    pub(crate) fn certified_key(&self) -> Result<rustls::sign::CertifiedKey, Error> {
+        let chain = certificate::chain_der(&self.chain_pem).map_err(Error::Certificate)?;
+        let key =
+            PrivateKeyDer::from_pem_slice(self.key_pem.expose().as_bytes()).map_err(Error::Key)?;
+        let provider = rustls::crypto::ring::default_provider();
+        rustls::sign::CertifiedKey::from_der(chain, key, &provider).map_err(|error| match error {
+            rustls::Error::InconsistentKeys(_) => Error::KeyMismatch,
+            other => Error::KeyKind(other),
+        })
+    }
+}
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Identity")
+            .field("cluster_id", &self.cluster_id)
+            .field("node_id", &self.node_id)
+            .field("role", &self.role)
+            .finish_non_exhaustive()
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct Stored {
+    version: u32,
+    cluster_id: String,
+    node_id: String,
+    role: Role,
+    ca: String,
+    certificate: String,
+    key: String,
+}
+
+fn describe(subject: &Subject) -> String {
+    let Subject { role, node_id, cluster_id } = subject;
+    format!("{role} {node_id} of cluster {cluster_id}")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,338 @@
+//! Accepting: bounded concurrent handshakes, and who is at the other end.
+//!
+//! A stranger (garbage, plain HTTP, a client that says nothing) costs one of a bounded number of
+//! slots for a bounded time and at most one log line a window; it never delays the others.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio::task::{AbortHandle, JoinError, JoinHandle, JoinSet};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_stream::Stream;
+use tonic::transport::server::Connected;
+
+use crate::certificate::Leaf;
+use crate::role::Role;
+use crate::tls::gate::LogGate;
+use crate::tls::{Protocol, TlsIdentity};
+
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Handshakes under way at once.
+const MAX_HANDSHAKES: usize = 1024;
+/// With every slot taken, the oldest handshake gives way once it is this old: honest ones take
+/// milliseconds.
+const PATIENCE_WHEN_FULL: Duration = Duration::from_secs(1);
+/// Finished connections that the server has not picked up yet.
+const READY_CONNECTIONS: usize = 64;
+/// After a failed accept (out of file descriptors, mostly).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+#[derive(Debug, thiserror::Error)]
+pub enum AcceptError {
+    #[error("the TLS handshake took longer than {HANDSHAKE_TIMEOUT:?}")]
+    Timeout,
+    #[error("the client closed the connection during the TLS handshake")]
+    Closed(#[source] io::Error),
+    #[error("the client does not speak TLS")]
+    NotTls(#[source] rustls::Error),
+    #[error("the client's certificate was refused")]
+    Certificate(#[source] rustls::Error),
+    #[error("the client refused the handshake")]
+    RefusedByClient(#[source] rustls::Error),
+    #[error("the client's certificate has expired or names no valid subject")]
+    Subject,
+    #[error("the client speaks another protocol")]
+    WrongProtocol,
+    #[error("a client with role {0} is not expected on this port")]
+    WrongRole(Role),
+    #[error("the TLS handshake failed")]
+    Handshake(#[source] io::Error),
+}
+
+/// Who a connection's certificate speaks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    pub role: Role,
+    pub node_id: String,
+    pub cluster_id: String,
+    /// Unix seconds. Connections can outlive it; long-lived streams should look.
+    pub not_after: u64,
+}
+
+/// In the extensions of every gRPC request that came through [`serve_tls`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerInfo {
+    pub addr: SocketAddr,
+    /// `None`: the client showed no certificate. Only joiners have a reason to.
+    pub peer: Option<Peer>,
+}
+
+/// How to accept. Cheap to clone; follows [`TlsIdentity::replace`].
+#[derive(Clone, Debug)]
+pub struct TlsServer {
+    identity: TlsIdentity,
+    protocol: Protocol,
+}
+
+impl TlsServer {
+    pub fn new(identity: &TlsIdentity, protocol: Protocol) -> Self {
+        Self { identity: identity.clone(), protocol }
+    }
+
+    /// The handshake on one accepted connection, within its time limit.
+    pub async fn accept(&self, tcp: TcpStream, addr: SocketAddr) -> Result<TlsConn, AcceptError> {
+        tune(&tcp);
+        let acceptor = TlsAcceptor::from(self.identity.loaded().server(self.protocol));
+        let tls = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(tcp))
+            .await
+            .map_err(|_| AcceptError::Timeout)?
+            .map_err(handshake_error)?;
+        let (_, session) = tls.get_ref();
+        if session.alpn_protocol() != Some(self.protocol.alpn()) {
+            return Err(AcceptError::WrongProtocol);
+        }
+        let peer = match session.peer_certificates().and_then(|chain| chain.first()) {
+            Some(der) => Some(peer_of(der)?),
+            None => None,
+        };
+        if self.protocol == Protocol::Mesh {
+            match &peer {
+                Some(peer) if peer.role == Role::Worker => {}
+                Some(peer) => return Err(AcceptError::WrongRole(peer.role)),
+                None => return Err(AcceptError::Subject),
+            }
+        }
+        Ok(TlsConn { tls, info: PeerInfo { addr, peer } })
+    }
+}
+
+/// A resumed session brings the certificate it began with, so the dates are checked here again.
+fn peer_of(der: &[u8]) -> Result<Peer, AcceptError> {
+    let leaf = Leaf::from_der(der).map_err(|_| AcceptError::Subject)?;
+    if !leaf.is_valid_at(crate::now_unix()) {
+        return Err(AcceptError::Subject);
+    }
+    let subject = leaf.subject;
+    Ok(Peer {
+        role: subject.role,
+        node_id: subject.node_id,
+        cluster_id: subject.cluster_id,
+        not_after: leaf.not_after,
+    })
+}
+
+fn handshake_error(error: io::Error) -> AcceptError {
+    let cause = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()).cloned();
+    match cause {
+        Some(cause @ rustls::Error::InvalidMessage(_)) => AcceptError::NotTls(cause),
+        Some(
+            cause @ (rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented),
+        ) => AcceptError::Certificate(cause),
+        Some(cause @ rustls::Error::AlertReceived(_)) => AcceptError::RefusedByClient(cause),
+        Some(rustls::Error::NoApplicationProtocol) => AcceptError::WrongProtocol,
+        _ if matches!(
+            error.kind(),
+            io::ErrorKind::UnexpectedEof
+                | io::ErrorKind::ConnectionReset
+                | io::ErrorKind::BrokenPipe
+        ) =>
+        {
+            AcceptError::Closed(error)
+        }
+        _ => AcceptError::Handshake(error),
+    }
+}
+
+/// Small messages at once, and a dead peer noticed even on an idle connection. Best effort: a
+/// socket that refuses an option still works.
+pub(crate) fn tune(tcp: &TcpStream) {
+    let _ = tcp.set_nodelay(true);
+    let keepalive = TcpKeepalive::new()
+        .with_time(Duration::from_secs(10))
+        .with_interval(Duration::from_secs(5))
+        .with_retries(3);
+    let _ = SockRef::from(tcp).set_tcp_keepalive(&keepalive);
+}
+
+/// An accepted connection.
+pub struct TlsConn {
+    tls: TlsStream<TcpStream>,
+    info: PeerInfo,
+}
+
+impl TlsConn {
+    pub fn info(&self) -> &PeerInfo {
+        &self.info
+    }
+}
+
+impl Connected for TlsConn {
+    type ConnectInfo = PeerInfo;
+
+    fn connect_info(&self) -> PeerInfo {
+        self.info.clone()
+    }
+}
+
+impl AsyncRead for TlsConn {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tls).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for TlsConn {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.tls).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.tls).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.tls.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tls).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tls).poll_shutdown(cx)
+    }
+}
+
+/// Accepts and shakes hands in the background until the returned stream is dropped.
+///
+/// For `Server::serve_with_incoming` and `_shutdown`. The stream never yields an error: a failed
+/// accept or handshake is logged (rate bounded) and the next connection follows.
+pub fn serve_tls(listener: TcpListener, server: TlsServer) -> TlsIncoming {
+    let (ready, connections) = mpsc::channel(READY_CONNECTIONS);
+    let accepting = Accepting {
+        server,
+        ready,
+        handshakes: JoinSet::new(),
+        oldest_first: VecDeque::new(),
+        refused: LogGate::default(),
+        failed: LogGate::default(),
+    };
+    TlsIncoming { connections, task: tokio::spawn(accepting.run(listener)) }
+}
+
+/// Connections that have completed their handshake. Dropping it stops accepting.
+pub struct TlsIncoming {
+    connections: mpsc::Receiver<TlsConn>,
+    task: JoinHandle<()>,
+}
+
+impl Stream for TlsIncoming {
+    type Item = io::Result<TlsConn>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.connections.poll_recv(cx).map(|connection| connection.map(Ok))
+    }
+}
+
+impl Drop for TlsIncoming {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+type Handshake = Result<(), (SocketAddr, AcceptError)>;
+
+struct Accepting {
+    server: TlsServer,
+    ready: mpsc::Sender<TlsConn>,
+    handshakes: JoinSet<Handshake>,
+    oldest_first: VecDeque<(Instant, AbortHandle)>,
+    refused: LogGate,
+    failed: LogGate,
+}
+
+impl Accepting {
+    async fn run(mut self, listener: TcpListener) {
+        loop {
+            let full = self.handshakes.len() >= MAX_HANDSHAKES;
+            let evict_at = self.evict_at();
+            tokio::select! {
+                Some(done) = self.handshakes.join_next() => self.note(done),
+                accepted = listener.accept(), if !full => match accepted {
+                    Ok((tcp, addr)) => self.start(tcp, addr),
+                    Err(error) => {
+                        if let Some(suppressed) = self.failed.pass(Instant::now()) {
+                            tracing::warn!(%error, suppressed, "accepting a connection failed");
+                        }
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                    }
+                },
+                () = tokio::time::sleep_until(evict_at.into()), if full => {
+                    if let Some((_, oldest)) = self.oldest_first.pop_front() {
+                        oldest.abort();
+                    }
+                }
+            }
+        }
+    }
+
+    fn start(&mut self, tcp: TcpStream, addr: SocketAddr) {
+        let (server, ready) = (self.server.clone(), self.ready.clone());
+        let handshake = self.handshakes.spawn(async move {
+            let connection = server.accept(tcp, addr).await.map_err(|error| (addr, error))?;
+            // A closed receiver means that the server is going away, and this task with it.
+            let _ = ready.send(connection).await;
+            Ok(())
+        });
+        if self.oldest_first.len() >= 2 * MAX_HANDSHAKES {
+            self.oldest_first.retain(|(_, handshake)| !handshake.is_finished());
+        }
+        self.oldest_first.push_back((Instant::now(), handshake));
+    }
+
+    /// When the oldest handshake still under way may be given up for a new one.
+    fn evict_at(&mut self) -> Instant {
+        while self.oldest_first.front().is_some_and(|(_, handshake)| handshake.is_finished()) {
+            self.oldest_first.pop_front();
+        }
+        let started = self.oldest_first.front().map_or_else(Instant::now, |(started, _)| *started);
+        started + PATIENCE_WHEN_FULL
+    }
+
+    fn note(&mut self, done: Result<Handshake, JoinError>) {
+        let Ok(Err((addr, error))) = done else { return };
+        // A port probe connects and leaves; that is nobody's concern.
+        if matches!(error, AcceptError::Closed(_)) {
+            tracing::debug!(%addr, error = &error as &dyn std::error::Error, "connection closed early");
+            return;
+        }
+        match self.refused.pass(Instant::now()) {
+            Some(suppressed) => tracing::warn!(
+                %addr, suppressed, error = &error as &dyn std::error::Error, "connection refused"
+            ),
+            None => tracing::debug!(
+                %addr, error = &error as &dyn std::error::Error, "connection refused"
+            ),
+        }
+    }
+}
