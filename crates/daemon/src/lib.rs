@@ -1,1 +1,18 @@
+//! What every daemon of ours needs and nobody wants to write twice: telemetry, a supervised tree
+//! of tasks, shutdown on signals, back-off, a lock on the data directory, durable small files.
+//!
+//! Nothing here knows what a cluster is. The crate depends on none of ours.
 
+mod backoff;
+mod build;
+pub mod fsx;
+mod lock;
+mod panics;
+mod scope;
+pub mod shutdown;
+pub mod telemetry;
+
+pub use backoff::Backoff;
+pub use build::{BuildInfo, build_info};
+pub use lock::{DataDirLock, Error as LockError};
+pub use scope::{Failure, OnError, Outcome, Scope, Stuck};
