@@ -10,4 +10,4 @@ pub mod bridge;
 pub mod mesh;
 
 pub use bridge::{Attachment, Bridge, BridgeConfig, Notice, Subnet};
-pub use mesh::{Backend, Endpoints, PublishedPort};
+pub use mesh::{Backend, Endpoints, Mesh, MeshConfig, MeshStatus, MeshTls, PublishedPort};

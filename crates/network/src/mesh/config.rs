@@ -38,7 +38,7 @@ pub struct Limits {
     pub idle_timeout: Duration,
     /// Ready connections kept per other worker.
     pub idle_per_node: usize,
-    /// First pause after a failure; doubles up to ten times as much.
+    /// First pause after a failure; doubles up to eight times as much.
     pub backoff: Duration,
     /// After this long without an answer a connection to a worker is given up.
     pub peer_timeout: Duration,

@@ -31,6 +31,8 @@ counters! {
     failed,
     /// Connections cut because the backend or its node went away.
     aborted,
+    /// Times all connections to a worker that had vanished were cut.
+    nodes_lost,
     /// Connections to other workers that were ready before they were needed.
     pool_hits,
     /// Connections to other workers made while a client waited.

@@ -1,0 +1,124 @@
+//! What all parts of a running mesh share, and the guards that keep the counts
+//! in [`Table`] right whatever way a connection ends.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::config::MeshConfig;
+use super::counters::Counters;
+use super::pool::Pools;
+use super::table::{Table, Tokens, Via};
+use super::tls::MeshTls;
+
+pub(super) struct Core {
+    pub config: MeshConfig,
+    pub tls: Arc<dyn MeshTls>,
+    pub pools: Pools,
+    pub counters: Counters,
+    pub stop: CancellationToken,
+    /// Version in effect, for those who wait until it is reached.
+    pub version: watch::Sender<u64>,
+    table: Mutex<Table>,
+    released: Notify,
+}
+
+impl Core {
+    pub fn new(config: MeshConfig, tls: Arc<dyn MeshTls>) -> Arc<Self> {
+        let stop = CancellationToken::new();
+        Arc::new(Core {
+            table: Mutex::new(Table::new(config.limits.backoff, stop.clone())),
+            config,
+            tls,
+            pools: Pools::default(),
+            counters: Counters::default(),
+            stop,
+            version: watch::Sender::new(0),
+            released: Notify::new(),
+        })
+    }
+
+    /// Held for moments only, never over an await.
+    pub fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until `condition` holds; it is looked at whenever a connection or
+    /// an attempt ended.
+    pub async fn until(&self, condition: impl Fn(&Table) -> bool) {
+        loop {
+            let released = self.released.notified();
+            tokio::pin!(released);
+            released.as_mut().enable();
+            if condition(&self.table()) {
+                return;
+            }
+            released.await;
+        }
+    }
+
+    pub fn begin(
+        self: &Arc<Self>,
+        via: Via,
+        task_id: &str,
+        remote: Option<&str>,
+    ) -> Option<Attempt> {
+        let tokens = self.table().begin(via, task_id, remote)?;
+        Some(Attempt {
+            tokens,
+            via,
+            counted: Counted {
+                core: self.clone(),
+                task_id: task_id.to_owned(),
+                remote: remote.map(str::to_owned),
+                is_open: false,
+            },
+        })
+    }
+}
+
+/// A counted attempt to reach a task.
+pub(super) struct Attempt {
+    pub tokens: Tokens,
+    via: Via,
+    counted: Counted,
+}
+
+/// A counted connection to a task.
+pub(super) struct Open {
+    pub cut: CancellationToken,
+    _counted: Counted,
+}
+
+/// One unit in the table's counts, given back on drop.
+struct Counted {
+    core: Arc<Core>,
+    task_id: String,
+    remote: Option<String>,
+    is_open: bool,
+}
+
+impl Attempt {
+    /// The connection may be used from here on; `None` when the task was
+    /// removed while it was being made.
+    pub fn promote(mut self) -> Option<Open> {
+        let counted = &mut self.counted;
+        counted.is_open = counted.core.table().promote(self.via, &counted.task_id);
+        counted.core.released.notify_waiters();
+        self.counted.is_open.then_some(Open { cut: self.tokens.cut, _counted: self.counted })
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        let mut table = self.core.table();
+        let remote = self.remote.as_deref();
+        match self.is_open {
+            true => table.end_open(&self.task_id, remote),
+            false => table.end_dial(&self.task_id, remote),
+        }
+        drop(table);
+        self.core.released.notify_waiters();
+    }
+}
