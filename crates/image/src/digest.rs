@@ -87,14 +87,10 @@ pub(crate) struct Hashing<T> {
 
 impl<T> Hashing<T> {
     pub(crate) fn new(inner: T) -> Self {
-        Self {
-            inner,
-            hash: Sha256::new(),
-            bytes: 0,
-        }
+        Self { inner, hash: Sha256::new(), bytes: 0 }
     }
 
-    pub(crate) fn bytes(&self) -> u64 {
+    pub(crate) fn total(&self) -> u64 {
         self.bytes
     }
 

@@ -69,11 +69,7 @@ pub enum Error {
     },
 
     #[error("{what} has the digest {actual}, but {expected} was promised: it is corrupt or forged")]
-    DigestMismatch {
-        what: String,
-        expected: String,
-        actual: String,
-    },
+    DigestMismatch { what: String, expected: String, actual: String },
 
     /// A file of our own store no longer holds what its name says.
     #[error(
@@ -83,11 +79,7 @@ pub enum Error {
     Corrupt { path: PathBuf, actual: Digest },
 
     #[error("image `{image}` is for {found}, this node needs {wanted}")]
-    WrongPlatform {
-        image: String,
-        wanted: Platform,
-        found: String,
-    },
+    WrongPlatform { image: String, wanted: Platform, found: String },
 
     #[error("malformed archive at entry `{entry}`: {reason}")]
     MalformedArchive {
@@ -101,11 +93,7 @@ pub enum Error {
     UnsafePath { entry: String, reason: &'static str },
 
     #[error("{what} is too large: more than {limit} {unit}")]
-    TooLarge {
-        what: String,
-        limit: u64,
-        unit: &'static str,
-    },
+    TooLarge { what: String, limit: u64, unit: &'static str },
 
     #[error("{action} `{}`", path.display())]
     Io {
@@ -144,11 +132,7 @@ impl Error {
     }
 
     pub(crate) fn io(action: &'static str, path: impl AsRef<Path>, source: io::Error) -> Self {
-        Self::Io {
-            action,
-            path: path.as_ref().to_path_buf(),
-            source: Arc::new(source),
-        }
+        Self::Io { action, path: path.as_ref().to_path_buf(), source: Arc::new(source) }
     }
 
     pub(crate) fn errno(action: &'static str, path: impl AsRef<Path>, e: nix::Error) -> Self {
@@ -156,11 +140,7 @@ impl Error {
     }
 
     pub(crate) fn malformed(entry: impl Into<String>, reason: impl Into<String>) -> Self {
-        Self::MalformedArchive {
-            entry: entry.into(),
-            reason: reason.into(),
-            source: None,
-        }
+        Self::MalformedArchive { entry: entry.into(), reason: reason.into(), source: None }
     }
 }
 

@@ -22,7 +22,7 @@ pub struct Image {
     pub diff_ids: Vec<Digest>,
     /// Unpacked bytes.
     pub size: u64,
-    pub(crate) lease: Option<Arc<Lease>>,
+    pub(crate) _lease: Option<Arc<Lease>>,
 }
 
 impl Image {
@@ -36,7 +36,7 @@ impl Image {
             layers: Vec::new(),
             diff_ids: Vec::new(),
             size: 0,
-            lease: None,
+            _lease: None,
         }
     }
 }

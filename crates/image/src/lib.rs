@@ -12,12 +12,16 @@
 pub mod config;
 pub mod digest;
 pub mod error;
+mod export;
 pub mod image;
+mod import;
 pub mod limits;
+mod manifest;
 pub mod platform;
 pub mod pull;
 pub mod reference;
 pub mod store;
+mod unpack;
 
 pub use config::{Healthcheck, ImageConfig};
 pub use digest::Digest;

@@ -23,10 +23,7 @@ impl Platform {
             "loongarch64" => "loong64",
             other => other,
         };
-        Self {
-            os: std::env::consts::OS.to_owned(),
-            architecture: architecture.to_owned(),
-        }
+        Self { os: std::env::consts::OS.to_owned(), architecture: architecture.to_owned() }
     }
 }
 

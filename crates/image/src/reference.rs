@@ -92,10 +92,7 @@ impl fmt::Display for Reference {
         if self.registry != DEFAULT_REGISTRY {
             return f.write_str(&self.canonical());
         }
-        let repository = self
-            .repository
-            .strip_prefix(OFFICIAL)
-            .unwrap_or(&self.repository);
+        let repository = self.repository.strip_prefix(OFFICIAL).unwrap_or(&self.repository);
         f.write_str(&self.text("", repository))
     }
 }
@@ -164,12 +161,7 @@ fn parse(text: &str) -> Result<Reference, &'static str> {
         (None, Some(_)) => None,
         (None, None) => Some(DEFAULT_TAG.to_owned()),
     };
-    Ok(Reference {
-        registry: registry.to_owned(),
-        repository,
-        tag,
-        digest,
-    })
+    Ok(Reference { registry: registry.to_owned(), repository, tag, digest })
 }
 
 /// A colon after the last slash starts a tag; before it, it belongs to a port.
@@ -193,9 +185,7 @@ fn split_registry(name: &str) -> (&str, &str) {
 fn check_registry(registry: &str) -> Result<(), &'static str> {
     let (host, port) = match registry.strip_prefix('[') {
         Some(v6) => {
-            let (host, port) = v6
-                .split_once(']')
-                .ok_or("the registry's `[` is not closed")?;
+            let (host, port) = v6.split_once(']').ok_or("the registry's `[` is not closed")?;
             host.parse::<std::net::Ipv6Addr>()
                 .map_err(|_| "the registry's address in brackets is not IPv6")?;
             return match port.strip_prefix(':') {
@@ -211,8 +201,7 @@ fn check_registry(registry: &str) -> Result<(), &'static str> {
     };
     let label = |l: &str| {
         !l.is_empty()
-            && l.bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+            && l.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
             && !l.starts_with('-')
             && !l.ends_with('-')
     };
@@ -236,10 +225,8 @@ fn check_repository(repository: &str) -> Result<(), &'static str> {
     if repository.split('/').all(is_component) {
         Ok(())
     } else {
-        Err(
-            "a repository name is made of lower-case letters and digits, \
-             joined by `.`, `_`, `__`, `-` or `/`",
-        )
+        Err("a repository name is made of lower-case letters and digits, \
+             joined by `.`, `_`, `__`, `-` or `/`")
     }
 }
 
@@ -291,10 +278,7 @@ mod tests {
         assert_eq!(canonical("localhost/web"), "localhost/web:latest");
         assert_eq!(canonical("127.0.0.1:5000/a/b:2"), "127.0.0.1:5000/a/b:2");
         assert_eq!(canonical("[::1]:5000/web"), "[::1]:5000/web:latest");
-        assert_eq!(
-            canonical("index.docker.io/library/web:1"),
-            "docker.io/library/web:1"
-        );
+        assert_eq!(canonical("index.docker.io/library/web:1"), "docker.io/library/web:1");
         assert_eq!(canonical("docker.io/web"), "docker.io/library/web:latest");
     }
 
@@ -313,18 +297,10 @@ mod tests {
 
     #[test]
     fn shown_as_typed_and_read_back_the_same() {
-        for text in [
-            "web:1",
-            "team/web:1",
-            "r.example/web:1",
-            "localhost:5000/x:y",
-        ] {
+        for text in ["web:1", "team/web:1", "r.example/web:1", "localhost:5000/x:y"] {
             let reference: Reference = text.parse().unwrap();
             assert_eq!(reference.to_string(), text);
-            assert_eq!(
-                reference.canonical().parse::<Reference>().unwrap(),
-                reference
-            );
+            assert_eq!(reference.canonical().parse::<Reference>().unwrap(), reference);
         }
     }
 

@@ -110,31 +110,17 @@ mod tests {
             insecure: vec!["r.example:5000".to_owned()],
             ..RegistryOptions::default()
         };
-        for yes in [
-            "r.example:5000",
-            "localhost",
-            "localhost:1",
-            "127.8.9.1:5000",
-            "[::1]:5",
-        ] {
+        for yes in ["r.example:5000", "localhost", "localhost:1", "127.8.9.1:5000", "[::1]:5"] {
             assert!(options.may_use_plain_http(yes), "{yes}");
         }
-        for no in [
-            "r.example",
-            "r.example:5001",
-            "10.0.0.1:5000",
-            "localhost.example",
-        ] {
+        for no in ["r.example", "r.example:5001", "10.0.0.1:5000", "localhost.example"] {
             assert!(!options.may_use_plain_http(no), "{no}");
         }
     }
 
     #[test]
     fn credentials_do_not_show() {
-        let auth = Auth::Basic {
-            username: "u".into(),
-            password: "secret".into(),
-        };
+        let auth = Auth::Basic { username: "u".into(), password: "secret".into() };
         assert!(!format!("{auth:?}").contains("secret"));
     }
 }

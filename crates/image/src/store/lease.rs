@@ -15,16 +15,17 @@ pub(crate) struct Leases(Arc<Mutex<HashMap<Digest, usize>>>);
 
 impl Leases {
     pub(crate) fn lease(&self) -> Lease {
-        Lease {
-            leases: self.clone(),
-            held: Mutex::new(Vec::new()),
-        }
+        Lease { leases: self.clone(), held: Mutex::new(Vec::new()) }
     }
 
     /// Runs `remove` unless the digest is leased; no lease can start meanwhile.
     pub(crate) fn unless_held<T>(&self, digest: &Digest, remove: impl FnOnce() -> T) -> Option<T> {
         let held = self.lock();
         (!held.contains_key(digest)).then(remove)
+    }
+
+    pub(crate) fn held(&self, digest: &Digest) -> bool {
+        self.lock().contains_key(digest)
     }
 
     // A panic while the lock is held cannot leave the counts half-changed.
@@ -43,10 +44,7 @@ pub(crate) struct Lease {
 impl Lease {
     pub(crate) fn add(&self, digest: &Digest) {
         *self.leases.lock().entry(digest.clone()).or_default() += 1;
-        self.held
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(digest.clone());
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).push(digest.clone());
     }
 }
 
