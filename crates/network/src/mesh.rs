@@ -36,7 +36,7 @@ use tokio_util::sync::DropGuard;
 pub use config::{Error, Limits, MeshConfig, MeshStatus, PortStatus};
 pub use counters::CountersSnapshot;
 pub use endpoints::{Backend, Endpoints, PublishedPort};
-pub use tls::{BoxStream, Handshake, MeshStream, MeshTls};
+pub use tls::{BoxStream, Handshake, IdentityTls, MeshStream, MeshTls};
 
 use self::core::Core;
 use self::listener::Listener;

@@ -12,9 +12,6 @@ pub struct MeshConfig {
     pub publish_addr: IpAddr,
     /// Where other workers reach this one.
     pub mesh_addr: SocketAddr,
-    /// Source address of connections to other workers; the kernel's choice
-    /// when not given.
-    pub source: Option<IpAddr>,
     pub limits: Limits,
 }
 
@@ -27,7 +24,10 @@ pub struct Limits {
     pub backlog: u32,
     /// Each direction of each connection has one buffer of this size.
     pub buffer_bytes: usize,
+    /// For reaching a container; twice that for another worker, with the
+    /// handshake.
     pub connect_timeout: Duration,
+    /// For a handshake another worker began.
     pub handshake_timeout: Duration,
     /// How long the other worker may take to reach its container.
     pub reply_timeout: Duration,
@@ -40,7 +40,9 @@ pub struct Limits {
     pub idle_per_node: usize,
     /// First pause after a failure; doubles up to eight times as much.
     pub backoff: Duration,
-    /// After this long without an answer a connection to a worker is given up.
+    /// How often another worker is asked whether it is there.
+    pub ping_every: Duration,
+    /// After this long without an answer connections to a worker are cut.
     pub peer_timeout: Duration,
     /// How long to wait for our own snapshot when another worker is ahead.
     pub catch_up: Duration,
@@ -52,7 +54,6 @@ impl MeshConfig {
             node_id: node_id.into(),
             publish_addr: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             mesh_addr,
-            source: None,
             limits: Limits::default(),
         }
     }
@@ -72,6 +73,7 @@ impl Default for Limits {
             idle_timeout: Duration::from_secs(300),
             idle_per_node: 3,
             backoff: Duration::from_millis(500),
+            ping_every: Duration::from_secs(1),
             peer_timeout: Duration::from_secs(5),
             catch_up: Duration::from_millis(500),
         }

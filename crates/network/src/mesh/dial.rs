@@ -9,7 +9,6 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant as Deadline, sleep_until, timeout};
 
@@ -119,13 +118,7 @@ async fn request(
         version: *core.version.borrow(),
     };
     let bytes = preamble.encode().ok_or(Failure::NotStarted)?;
-    let exchange = async {
-        stream.write_all(&bytes).await?;
-        stream.flush().await?;
-        stream.read_u8().await
-    };
-    let answer = timeout(core.config.limits.reply_timeout, exchange).await;
-    let answer = answer.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+    let answer = pool::exchange(core, &mut stream, &bytes).await;
     match Status::decode(answer.map_err(Failure::Node)?) {
         Some(Status::Connected) => Ok(stream),
         Some(status) => Err(Failure::Refused(status)),

@@ -5,6 +5,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Instant;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -14,7 +15,7 @@ use tokio::time::timeout;
 use super::core::{Core, Open};
 use super::counters::add;
 use super::listener::accept_each;
-use super::preamble::{LEN, Preamble, Status};
+use super::preamble::{LEN, PING, Preamble, Status};
 use super::socket::guard_peer;
 use super::table::Via;
 use super::tls::BoxStream;
@@ -58,8 +59,7 @@ async fn serve(core: &Arc<Core>, stream: TcpStream) -> io::Result<()> {
         Ok(connected) => (Status::Connected, Some(connected)),
         Err(status) => (status, None),
     };
-    worker.write_u8(status as u8).await?;
-    worker.flush().await?;
+    reply(&mut worker, status).await?;
     let Some((container, open)) = connected else {
         add(&core.counters.refused, 1);
         tracing::debug!(task_id = preamble.task_id, ?status, "another worker's request refused");
@@ -70,23 +70,37 @@ async fn serve(core: &Arc<Core>, stream: TcpStream) -> io::Result<()> {
     Ok(())
 }
 
-/// `None` when the other worker closes a connection it did not need.
+/// Answers pings until a request comes; `None` when the other worker closes a
+/// connection it did not need.
 async fn read_preamble(core: &Core, worker: &mut BoxStream) -> io::Result<Option<Preamble>> {
     let limits = &core.config.limits;
-    let mut bytes = [0; LEN];
-    let Ok(first) = timeout(limits.idle_timeout, worker.read(&mut bytes)).await else {
-        return Ok(None);
-    };
-    let read = first?;
-    if read == 0 {
-        return Ok(None);
+    let since = Instant::now();
+    while since.elapsed() < limits.idle_timeout {
+        let mut bytes = [0; LEN];
+        let Ok(first) = timeout(limits.idle_timeout, worker.read(&mut bytes)).await else {
+            break;
+        };
+        let read = first?;
+        if read == 0 {
+            break;
+        }
+        timeout(limits.reply_timeout, worker.read_exact(&mut bytes[read..])).await??;
+        if bytes == PING {
+            reply(worker, Status::Connected).await?;
+            continue;
+        }
+        let decoded = Preamble::decode(&bytes);
+        if decoded.is_none() {
+            add(&core.counters.rejected, 1);
+        }
+        return decoded.map(Some).ok_or(io::ErrorKind::InvalidData.into());
     }
-    timeout(limits.reply_timeout, worker.read_exact(&mut bytes[read..])).await??;
-    let decoded = Preamble::decode(&bytes);
-    if decoded.is_none() {
-        add(&core.counters.rejected, 1);
-    }
-    decoded.map(Some).ok_or(io::ErrorKind::InvalidData.into())
+    Ok(None)
+}
+
+async fn reply(worker: &mut BoxStream, status: Status) -> io::Result<()> {
+    worker.write_u8(status as u8).await?;
+    worker.flush().await
 }
 
 async fn connect(core: &Arc<Core>, preamble: &Preamble) -> Result<(TcpStream, Open), Status> {

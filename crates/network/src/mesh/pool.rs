@@ -1,19 +1,21 @@
 //! Ready connections to the other workers, so that a client need not wait for
 //! a handshake.
 //!
-//! One keeper task per node tops the pool up. It is also the only one that
-//! ends the suspicion against a node: clients are never the probe. When a node
-//! leaves the endpoints its keeper watches over the connections that still
-//! drain there, and cuts them once the node stops answering.
+//! One keeper task per node tops the pool up and asks every second whether the
+//! node is there. It alone ends the suspicion against a node, so clients are
+//! never the probe, and it cuts the connections to a node that has been silent
+//! for too long: the kernel would take minutes to notice a machine without
+//! power, and never notices a frozen process. When a node leaves the endpoints
+//! its keeper watches over the connections that still drain there.
 
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use futures::FutureExt;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -21,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use super::core::Core;
 use super::counters::add;
 use super::endpoints::Backend;
-use super::socket;
+use super::preamble::{LEN, PING};
 use super::table::Suspect;
 use super::tls::BoxStream;
 
@@ -110,6 +112,11 @@ impl Pool {
         None
     }
 
+    fn oldest(&self) -> Option<Idle> {
+        let mut idle = self.lock();
+        (!idle.is_empty()).then(|| idle.remove(0))
+    }
+
     /// How many are ready, after throwing out what is stale.
     fn count(&self) -> usize {
         let mut idle = self.lock();
@@ -129,49 +136,54 @@ impl Idle {
 
 /// Makes a new connection to a worker, handshake included.
 pub(super) async fn connect(core: &Core, node_id: &str, addr: SocketAddr) -> io::Result<BoxStream> {
-    let limits = &core.config.limits;
-    let dial = socket::dial_peer(addr, core.config.source, limits.peer_timeout);
-    let stream = timeout(limits.connect_timeout, dial).await??;
-    timeout(limits.handshake_timeout, core.tls.connect(stream, node_id)).await?
+    let limit = core.config.limits.connect_timeout * 2;
+    timeout(limit, core.tls.connect(addr, node_id, limit)).await?
 }
 
-const CHECK_EVERY: Duration = Duration::from_secs(5);
+/// Sends one request on a ready connection and returns the status byte.
+pub(super) async fn exchange(
+    core: &Core,
+    stream: &mut BoxStream,
+    request: &[u8; LEN],
+) -> io::Result<u8> {
+    let exchange = async {
+        stream.write_all(request).await?;
+        stream.flush().await?;
+        stream.read_u8().await
+    };
+    timeout(core.config.limits.reply_timeout, exchange).await?
+}
 
 async fn keep(core: Arc<Core>, pool: Arc<Pool>) {
-    let work = async {
-        loop {
-            top_up(&core, &pool).await;
-            tokio::select! {
-                () = pool.wanted.notified() => {}
-                () = sleep(CHECK_EVERY) => {}
-            }
-        }
-    };
     tokio::select! {
-        () = work => {}
+        () = keep_ready(&core, &pool) => {}
         () = pool.retired.cancelled() => {}
     }
     pool.lock().clear();
     watch_drain(&core, &pool).await;
 }
 
-async fn top_up(core: &Core, pool: &Pool) {
+async fn keep_ready(core: &Core, pool: &Pool) {
     let limits = &core.config.limits;
     let mut pause = limits.backoff;
-    while pool.count() < limits.idle_per_node {
-        match connect(core, &pool.node_id, pool.addr).await {
-            Ok(stream) => {
-                // Before the other side loses patience.
-                let expires = Instant::now() + limits.idle_timeout * 4 / 5;
-                pool.lock().push(Idle { stream, expires });
+    let mut silence = Silence::default();
+    loop {
+        match look_after(core, pool).await {
+            Ok(()) => {
                 core.table().trust(&Suspect::Node(pool.node_id.clone()));
-                pause = limits.backoff;
+                (pause, silence) = (limits.backoff, Silence::default());
+                tokio::select! {
+                    () = pool.wanted.notified() => {}
+                    () = sleep(limits.ping_every) => {}
+                }
             }
             Err(error) => {
                 tracing::debug!(node_id = pool.node_id, addr = %pool.addr, %error,
-                    "worker cannot be reached");
+                    "worker does not answer");
+                pool.lock().clear();
                 let suspect = Suspect::Node(pool.node_id.clone());
                 core.table().suspect(suspect, Instant::now());
+                silence.goes_on(core, pool);
                 sleep(pause.mul_f64(rand::random_range(0.75..1.25))).await;
                 pause = (pause * 2).min(limits.backoff * 8);
             }
@@ -179,24 +191,68 @@ async fn top_up(core: &Core, pool: &Pool) {
     }
 }
 
-/// Lets connections to a node without backends run on for as long as the node
-/// answers.
-async fn watch_drain(core: &Core, pool: &Pool) {
-    let mut failures = 0;
-    while core.table().is_node_used(&pool.node_id) && !core.pools.has(&pool.node_id) {
-        tokio::select! {
-            () = sleep(core.config.limits.connect_timeout) => {}
-            () = core.stop.cancelled() => return,
+/// Asks whether the node is there and fills the pool; an error means that the
+/// node does not answer.
+async fn look_after(core: &Core, pool: &Pool) -> io::Result<()> {
+    let limits = &core.config.limits;
+    if pool.count() == limits.idle_per_node
+        && let Some(mut one) = pool.oldest()
+    {
+        match exchange(core, &mut one.stream, &PING).await {
+            Ok(_) => pool.lock().push(one),
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => return Err(error),
+            // Closed by the other side, which a new connection explains.
+            Err(_) => {}
         }
-        failures = match connect(core, &pool.node_id, pool.addr).await {
-            Ok(_) => 0,
-            Err(_) => failures + 1,
-        };
-        if failures == 2 {
-            tracing::info!(node_id = pool.node_id, "worker is gone, cutting connections to it");
+    }
+    while pool.count() < limits.idle_per_node {
+        let stream = connect(core, &pool.node_id, pool.addr).await?;
+        // Before the other side loses patience.
+        let expires = Instant::now() + limits.idle_timeout * 4 / 5;
+        pool.lock().push(Idle { stream, expires });
+    }
+    Ok(())
+}
+
+/// How long a node has not answered.
+#[derive(Default)]
+struct Silence {
+    since: Option<Instant>,
+    is_cut: bool,
+}
+
+impl Silence {
+    /// Cuts the node's connections once it lasts too long.
+    fn goes_on(&mut self, core: &Core, pool: &Pool) {
+        let since = *self.since.get_or_insert_with(Instant::now);
+        if !self.is_cut && since.elapsed() >= core.config.limits.peer_timeout {
+            self.is_cut = true;
+            tracing::info!(node_id = pool.node_id, "worker is silent, cutting connections to it");
             add(&core.counters.nodes_lost, 1);
             core.table().lose_node(&pool.node_id);
-            return;
+        }
+    }
+}
+
+/// Lets connections to a node without backends run on for as long as the node
+/// answers; a node that left and is silent is not waited for.
+async fn watch_drain(core: &Core, pool: &Pool) {
+    let mut silence = Silence::default();
+    let mut failures = 0;
+    while core.table().is_node_used(&pool.node_id) && !core.pools.has(&pool.node_id) {
+        match connect(core, &pool.node_id, pool.addr).await {
+            Ok(_) => (failures, silence) = (0, Silence::default()),
+            Err(_) => {
+                failures += 1;
+                if failures == 2 {
+                    silence.since = Instant::now().checked_sub(core.config.limits.peer_timeout);
+                }
+                silence.goes_on(core, pool);
+            }
+        }
+        tokio::select! {
+            () = sleep(core.config.limits.ping_every) => {}
+            () = core.stop.cancelled() => return,
         }
     }
 }

@@ -3,13 +3,24 @@
 //! Request, always 80 bytes: `CMSH`, format version, length of the task id,
 //! target port (big endian), endpoints version (big endian), 64 bytes of task
 //! id padded with zeros. Answer: one status byte. A fixed size leaves nothing
-//! to bound and nothing to wait for.
+//! to bound and nothing to wait for. A request without a task id asks only for
+//! the answer; the connection stays ready afterwards.
 
 pub(super) const LEN: usize = 80;
 const MAGIC: &[u8; 4] = b"CMSH";
 const FORMAT: u8 = 1;
 const ID_AT: usize = 16;
 const ID_MAX: usize = LEN - ID_AT;
+
+pub(super) const PING: [u8; LEN] = {
+    let mut bytes = [0; LEN];
+    bytes[0] = MAGIC[0];
+    bytes[1] = MAGIC[1];
+    bytes[2] = MAGIC[2];
+    bytes[3] = MAGIC[3];
+    bytes[4] = FORMAT;
+    bytes
+};
 
 /// Which task a connection is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,11 +45,8 @@ impl Preamble {
     /// `None` when the task id does not fit.
     pub fn encode(&self) -> Option<[u8; LEN]> {
         let id = self.task_id.as_bytes();
-        let id_len = u8::try_from(id.len()).ok()?;
-        let mut bytes = [0; LEN];
-        bytes[..4].copy_from_slice(MAGIC);
-        bytes[4] = FORMAT;
-        bytes[5] = id_len;
+        let mut bytes = PING;
+        bytes[5] = u8::try_from(id.len()).ok().filter(|len| *len > 0)?;
         bytes[6..8].copy_from_slice(&self.target_port.to_be_bytes());
         bytes[8..16].copy_from_slice(&self.version.to_be_bytes());
         bytes.get_mut(ID_AT..ID_AT + id.len())?.copy_from_slice(id);

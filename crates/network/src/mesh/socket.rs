@@ -1,11 +1,9 @@
 //! Sockets with the options the mesh wants.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use nix::sys::socket::setsockopt;
-use nix::sys::socket::sockopt::IpBindAddressNoPort;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
@@ -24,24 +22,6 @@ pub(super) fn listen(addr: SocketAddr, backlog: u32) -> io::Result<TcpListener> 
 pub(super) async fn dial_local(addr: SocketAddr) -> io::Result<TcpStream> {
     let stream = socket_for(addr)?.connect(addr).await?;
     stream.set_nodelay(true)?;
-    Ok(stream)
-}
-
-/// Connects to another worker, noticing within `patience` that it is gone.
-pub(super) async fn dial_peer(
-    addr: SocketAddr,
-    source: Option<IpAddr>,
-    patience: Duration,
-) -> io::Result<TcpStream> {
-    let socket = socket_for(addr)?;
-    if let Some(source) = source {
-        // Leaves the choice of the port to connect(), which knows the whole
-        // address pair; otherwise one address soon runs out of ports.
-        setsockopt(&socket, IpBindAddressNoPort, &true)?;
-        socket.bind(SocketAddr::new(source, 0))?;
-    }
-    let stream = socket.connect(addr).await?;
-    guard_peer(&stream, patience)?;
     Ok(stream)
 }
 
