@@ -11,6 +11,7 @@ use rcgen::{
 };
 
 use crate::certificate::{self, CaDigest};
+use crate::identity::{self, Identity};
 use crate::role::{Subject, is_label, node_server_name, role_server_name};
 use crate::secret::SecretPem;
 
@@ -57,6 +58,12 @@ pub enum Error {
     },
     #[error("a certificate for cluster {asked} was asked of the CA of cluster {ours}")]
     OtherCluster { asked: String, ours: String },
+    #[error("issuing an identity for node {node_id}")]
+    Issue {
+        node_id: String,
+        #[source]
+        source: Box<identity::Error>,
+    },
     #[error("making a key pair")]
     KeyPair(#[source] rcgen::Error),
 }
@@ -156,6 +163,24 @@ impl Ca {
         let params = leaf_params(subject, now_unix, validity).map_err(failed)?;
         let leaf = params.signed_by(&public_key, &self.issuer).map_err(failed)?;
         Ok(format!("{}{}", certificate::certificate_pem(leaf.der()), self.cert_pem))
+    }
+}
+
+impl Ca {
+    /// Key, request and certificate in one go: for the first manager and the first administrator,
+    /// who are made where the CA is.
+    pub fn issue(
+        &self,
+        subject: &Subject,
+        now_unix: u64,
+        validity: Duration,
+    ) -> Result<Identity, Error> {
+        let KeyAndCsr { key_pem, csr_pem } = KeyAndCsr::generate()?;
+        let chain_pem = self.sign(csr_pem.as_bytes(), subject, now_unix, validity)?;
+        Identity::new(chain_pem, key_pem, self.cert_pem.clone()).map_err(|source| Error::Issue {
+            node_id: subject.node_id.clone(),
+            source: Box::new(source),
+        })
     }
 }
 

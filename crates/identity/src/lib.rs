@@ -17,6 +17,8 @@ mod identity;
 mod renewal;
 mod role;
 mod secret;
+#[cfg(test)]
+mod testing;
 mod tls;
 mod token;
 

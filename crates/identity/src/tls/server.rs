@@ -228,10 +228,19 @@ impl AsyncWrite for TlsConn {
 /// For `Server::serve_with_incoming` and `_shutdown`. The stream never yields an error: a failed
 /// accept or handshake is logged (rate bounded) and the next connection follows.
 pub fn serve_tls(listener: TcpListener, server: TlsServer) -> TlsIncoming {
+    serve_bounded(listener, server, MAX_HANDSHAKES)
+}
+
+pub(crate) fn serve_bounded(
+    listener: TcpListener,
+    server: TlsServer,
+    max_handshakes: usize,
+) -> TlsIncoming {
     let (ready, connections) = mpsc::channel(READY_CONNECTIONS);
     let accepting = Accepting {
         server,
         ready,
+        max_handshakes,
         handshakes: JoinSet::new(),
         oldest_first: VecDeque::new(),
         refused: LogGate::default(),
@@ -265,6 +274,7 @@ type Handshake = Result<(), (SocketAddr, AcceptError)>;
 struct Accepting {
     server: TlsServer,
     ready: mpsc::Sender<TlsConn>,
+    max_handshakes: usize,
     handshakes: JoinSet<Handshake>,
     oldest_first: VecDeque<(Instant, AbortHandle)>,
     refused: LogGate,
@@ -274,7 +284,7 @@ struct Accepting {
 impl Accepting {
     async fn run(mut self, listener: TcpListener) {
         loop {
-            let full = self.handshakes.len() >= MAX_HANDSHAKES;
+            let full = self.handshakes.len() >= self.max_handshakes;
             let evict_at = self.evict_at();
             tokio::select! {
                 Some(done) = self.handshakes.join_next() => self.note(done),
@@ -304,7 +314,7 @@ impl Accepting {
             let _ = ready.send(connection).await;
             Ok(())
         });
-        if self.oldest_first.len() >= 2 * MAX_HANDSHAKES {
+        if self.oldest_first.len() >= 2 * self.max_handshakes {
             self.oldest_first.retain(|(_, handshake)| !handshake.is_finished());
         }
         self.oldest_first.push_back((Instant::now(), handshake));
