@@ -92,9 +92,6 @@ pub enum Error {
 impl Error {
     /// Trying again without changing anything cannot help.
     pub fn is_permanent(&self) -> bool {
-        matches!(
-            self,
-            Self::Invalid { .. } | Self::Conflict { .. } | Self::Unsupported { .. }
-        )
+        matches!(self, Self::Invalid { .. } | Self::Conflict { .. } | Self::Unsupported { .. })
     }
 }

@@ -27,18 +27,13 @@ pub struct ExecSpec {
 impl ExecSpec {
     /// Runs `args` with the container's defaults.
     pub fn new<I: IntoIterator<Item = S>, S: Into<String>>(args: I) -> Self {
-        Self {
-            args: args.into_iter().map(Into::into).collect(),
-            ..Self::default()
-        }
+        Self { args: args.into_iter().map(Into::into).collect(), ..Self::default() }
     }
 }
 
 impl fmt::Debug for ExecSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ExecSpec")
-            .field("args", &self.args)
-            .finish_non_exhaustive()
+        f.debug_struct("ExecSpec").field("args", &self.args).finish_non_exhaustive()
     }
 }
 

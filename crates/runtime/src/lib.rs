@@ -8,13 +8,17 @@
 //! unpacked layers), networks (the caller wires a namespace and hands over its path), restart
 //! policy, and anything that knows about services, slots or managers.
 
+mod cgroup;
 pub mod error;
 pub mod exec;
 pub mod logs;
 pub mod observe;
+mod process;
 pub mod runtime;
+pub mod shim;
 pub mod signal;
 pub mod spec;
+mod sys;
 
 pub use error::{Error, Result};
 pub use exec::{ExecExit, ExecSession, ExecSpec};

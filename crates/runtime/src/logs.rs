@@ -68,12 +68,7 @@ impl LogLine {
             b"P" => true,
             _ => return None,
         };
-        Some(Self {
-            unix_nanos,
-            stream,
-            text: parts.next()?.to_vec(),
-            partial,
-        })
+        Some(Self { unix_nanos, stream, text: parts.next()?.to_vec(), partial })
     }
 }
 
@@ -105,10 +100,8 @@ fn push_time(unix_nanos: u64, out: &mut Vec<u8>) {
     let rest = seconds % SECONDS_PER_DAY;
     let (hour, minute, second) = (rest / 3600, rest / 60 % 60, rest % 60);
     // Writing to a Vec cannot fail.
-    let _ = write!(
-        out,
-        "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{nanos:09}Z"
-    );
+    let _ =
+        write!(out, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{nanos:09}Z");
 }
 
 fn parse_time(text: &str) -> Option<u64> {
@@ -119,9 +112,7 @@ fn parse_time(text: &str) -> Option<u64> {
     let days = days_to(number(0, 4)?, number(5, 7)?, number(8, 10)?)?;
     let seconds =
         days * SECONDS_PER_DAY + number(11, 13)? * 3600 + number(14, 16)? * 60 + number(17, 19)?;
-    seconds
-        .checked_mul(NANOS_PER_SECOND)?
-        .checked_add(number(20, 29)?)
+    seconds.checked_mul(NANOS_PER_SECOND)?.checked_add(number(20, 29)?)
 }
 
 /// Gregorian date of a day since the epoch (the usual era arithmetic, March-based years).
@@ -133,11 +124,7 @@ fn date_of(days: u64) -> (u64, u64, u64) {
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let shifted_month = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 {
-        shifted_month + 3
-    } else {
-        shifted_month - 9
-    };
+    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
     (year_of_era + era * 400 + u64::from(month <= 2), month, day)
 }
 
@@ -187,13 +174,8 @@ mod tests {
     #[test]
     fn a_torn_record_is_refused() {
         let mut bytes = Vec::new();
-        LogLine {
-            unix_nanos: 1,
-            stream: OutputStream::Stdout,
-            text: Vec::new(),
-            partial: false,
-        }
-        .encode(&mut bytes);
+        LogLine { unix_nanos: 1, stream: OutputStream::Stdout, text: Vec::new(), partial: false }
+            .encode(&mut bytes);
         for length in 0..bytes.len() - 2 {
             assert_eq!(LogLine::decode(&bytes[..length]), None, "{length}");
         }

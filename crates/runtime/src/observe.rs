@@ -57,8 +57,7 @@ impl Exit {
 
     /// The code a shell would show: 128 + signal for a signal, `None` when unknown.
     pub fn shell_code(&self) -> Option<u8> {
-        self.code
-            .or(self.signal.map(|signal| signal.saturating_add(128)))
+        self.code.or(self.signal.map(|signal| signal.saturating_add(128)))
     }
 }
 

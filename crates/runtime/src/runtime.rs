@@ -80,19 +80,11 @@ pub trait Runtime: Send + Sync {
     /// A container that was never started is killed at once.
     async fn stop(&self, id: &ContainerId, signal: Signal, grace: Duration) -> Result<Exit> {
         let waits = match self.inspect(id).await? {
-            Some(Observed {
-                state: State::Exited(exit),
-                ..
-            }) => return Ok(exit),
-            Some(Observed {
-                state: State::Running,
-                ..
-            }) => !grace.is_zero() && signal != Signal::KILL,
-            Some(Observed {
-                state: State::Created,
-                ..
-            })
-            | None => false,
+            Some(Observed { state: State::Exited(exit), .. }) => return Ok(exit),
+            Some(Observed { state: State::Running, .. }) => {
+                !grace.is_zero() && signal != Signal::KILL
+            }
+            Some(Observed { state: State::Created, .. }) | None => false,
         };
         if waits {
             self.signal(id, signal).await?;

@@ -94,10 +94,8 @@ impl FromStr for Signal {
         }
         let upper = text.to_ascii_uppercase();
         let name = upper.strip_prefix("SIG").unwrap_or(&upper);
-        let realtime = name
-            .strip_prefix("RTMIN+")
-            .and_then(|n| n.parse::<u8>().ok())
-            .filter(|n| *n <= 30);
+        let realtime =
+            name.strip_prefix("RTMIN+").and_then(|n| n.parse::<u8>().ok()).filter(|n| *n <= 30);
         NAMES
             .iter()
             .find(|(known, _)| *known == name)

@@ -85,10 +85,7 @@ pub struct InvalidSpec {
 
 impl InvalidSpec {
     pub(crate) fn new(field: impl Into<String>, reason: impl Into<String>) -> Self {
-        Self {
-            field: field.into(),
-            reason: reason.into(),
-        }
+        Self { field: field.into(), reason: reason.into() }
     }
 }
 
@@ -182,10 +179,7 @@ pub struct LogRotation {
 
 impl Default for LogRotation {
     fn default() -> Self {
-        Self {
-            max_bytes: 10 << 20,
-            max_files: 3,
-        }
+        Self { max_bytes: 10 << 20, max_files: 3 }
     }
 }
 
@@ -258,18 +252,13 @@ impl ContainerSpec {
 
     /// Signal that asks this container to stop.
     pub fn effective_stop_signal(&self) -> Signal {
-        self.stop_signal
-            .or(self.image.stop_signal)
-            .unwrap_or(Signal::TERM)
+        self.stop_signal.or(self.image.stop_signal).unwrap_or(Signal::TERM)
     }
 
     /// Everything that can be refused without touching the system.
     pub fn validate(&self) -> Result<(), InvalidSpec> {
         if self.image.layers.is_empty() {
-            return Err(InvalidSpec::new(
-                "image.layers",
-                "an image has at least one layer",
-            ));
+            return Err(InvalidSpec::new("image.layers", "an image has at least one layer"));
         }
         for (index, layer) in self.image.layers.iter().enumerate() {
             // Overlay options are a list separated by these; a layer path cannot hold them.
@@ -283,10 +272,7 @@ impl ContainerSpec {
         }
         let command = self.command();
         if command.first().is_none_or(|program| program.is_empty()) {
-            return Err(InvalidSpec::new(
-                "args",
-                "neither the image nor the spec names a command",
-            ));
+            return Err(InvalidSpec::new("args", "neither the image nor the spec names a command"));
         }
         if command.iter().any(|arg| arg.contains('\0')) {
             return Err(InvalidSpec::new("args", "an argument holds a NUL byte"));
@@ -299,21 +285,13 @@ impl ContainerSpec {
                 ));
             }
         }
-        if self
-            .limits
-            .memory_bytes
-            .is_some_and(|bytes| bytes < MIN_MEMORY_BYTES)
-        {
+        if self.limits.memory_bytes.is_some_and(|bytes| bytes < MIN_MEMORY_BYTES) {
             return Err(InvalidSpec::new(
                 "limits.memory_bytes",
                 format!("must be at least {MIN_MEMORY_BYTES} (4 MiB)"),
             ));
         }
-        if self
-            .limits
-            .cpu_nanos
-            .is_some_and(|nanos| nanos < 10_000_000)
-        {
+        if self.limits.cpu_nanos.is_some_and(|nanos| nanos < 10_000_000) {
             return Err(InvalidSpec::new(
                 "limits.cpu_nanos",
                 "must be at least 10000000 (0.01 CPU)",
@@ -322,21 +300,11 @@ impl ContainerSpec {
         if self.limits.pids == Some(0) {
             return Err(InvalidSpec::new("limits.pids", "must be at least 1"));
         }
-        if self
-            .hostname
-            .as_ref()
-            .is_some_and(|name| !valid_hostname(name))
-        {
-            return Err(InvalidSpec::new(
-                "hostname",
-                "1-64 letters, digits, `-` and `.`",
-            ));
+        if self.hostname.as_ref().is_some_and(|name| !valid_hostname(name)) {
+            return Err(InvalidSpec::new("hostname", "1-64 letters, digits, `-` and `.`"));
         }
         if self.log.max_files == 0 || self.log.max_bytes < 4096 {
-            return Err(InvalidSpec::new(
-                "log",
-                "keep at least 1 file of at least 4096 bytes",
-            ));
+            return Err(InvalidSpec::new("log", "keep at least 1 file of at least 4096 bytes"));
         }
         self.validate_paths()
     }
@@ -345,10 +313,7 @@ impl ContainerSpec {
         if let Some(dir) = &self.workdir
             && !clean_absolute(dir)
         {
-            return Err(InvalidSpec::new(
-                "workdir",
-                "must be an absolute path without `..`",
-            ));
+            return Err(InvalidSpec::new("workdir", "must be an absolute path without `..`"));
         }
         for (index, mount) in self.mounts.iter().enumerate() {
             let field = |name: &str| format!("mounts[{index}].{name}");
@@ -366,10 +331,7 @@ impl ContainerSpec {
             if let Some((name, path)) = host
                 && !clean_absolute(path)
             {
-                return Err(InvalidSpec::new(
-                    field(name),
-                    "must be an absolute path without `..`",
-                ));
+                return Err(InvalidSpec::new(field(name), "must be an absolute path without `..`"));
             }
         }
         Ok(())
@@ -393,14 +355,10 @@ impl fmt::Debug for ContainerSpec {
 fn clean_absolute(path: &Path) -> bool {
     path.is_absolute()
         && !path.as_os_str().as_encoded_bytes().contains(&0)
-        && !path
-            .components()
-            .any(|part| matches!(part, Component::ParentDir))
+        && !path.components().any(|part| matches!(part, Component::ParentDir))
 }
 
 fn valid_hostname(name: &str) -> bool {
     (1..=64).contains(&name.len())
-        && name
-            .chars()
-            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '.'))
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '.'))
 }
