@@ -3,78 +3,30 @@
 //! A `Lab` holds no state of its own beyond where it is: every call reads `lab.json` under the
 //! lock, so that a test and a `clusterctl lab` beside it see the same thing.
 
+mod faults;
+mod status;
+
 use std::ffi::OsStr;
-use std::fmt;
 use std::fs;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Output, Stdio};
-
-use serde::{Deserialize, Serialize};
 
 use crate::bringup;
 use crate::cgroup::Hierarchy;
 use crate::error::{Error, Result};
 use crate::exec::{self, CLIENT, Place};
 use crate::forward::{self, Mapping};
+use crate::netns;
 use crate::node::{AGENT, Hall};
 use crate::options::{LabOptions, validate_name};
 use crate::process::Process;
-use crate::state::{Folder, Node, State};
-use crate::switch::{Cut, Direction, Switch};
+use crate::state::{Folder, State};
+use crate::switch::Switch;
 use crate::teardown;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Role {
-    Manager,
-    Worker,
-}
-
-impl fmt::Display for Role {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Manager => "manager",
-            Self::Worker => "worker",
-        })
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum NodeState {
-    Running,
-    /// The node is on, its agent is not.
-    AgentDown,
-    Stopped,
-    Paused,
-    /// On, but some or all frames from or to it are dropped.
-    Cut,
-}
-
-impl fmt::Display for NodeState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Running => "running",
-            Self::AgentDown => "agent-down",
-            Self::Stopped => "stopped",
-            Self::Paused => "paused",
-            Self::Cut => "cut",
-        })
-    }
-}
-
-/// One row of `lab status`; who leads only the cluster itself can tell.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NodeStatus {
-    pub name: String,
-    pub role: Role,
-    pub address: Ipv4Addr,
-    /// The agent's pid on this machine.
-    pub pid: Option<i32>,
-    pub state: NodeState,
-}
+pub use self::status::{NodeState, NodeStatus, Role};
 
 /// A lab that is up.
 #[derive(Debug)]
@@ -168,131 +120,6 @@ impl Lab {
         self.folder.data(node)
     }
 
-    pub fn status(&self) -> Result<Vec<NodeStatus>> {
-        let state = self.load()?;
-        state.nodes.iter().map(|node| self.node_status(&state, node)).collect()
-    }
-
-    fn node_status(&self, state: &State, node: &Node) -> Result<NodeStatus> {
-        let row = |state, pid| NodeStatus {
-            name: node.name.clone(),
-            role: node.role,
-            address: node.address,
-            pid,
-            state,
-        };
-        if node.running().is_none() {
-            return Ok(row(NodeState::Stopped, None));
-        }
-        let pid = self.hall(|hall| hall.agent(&self.name, &node.name))?.map(|agent| agent.pid);
-        let summary = if self.cgroups.is_frozen(&self.name, &node.name) {
-            NodeState::Paused
-        } else if state.cuts.iter().any(|cut| cut.concerns(&node.name)) {
-            NodeState::Cut
-        } else if pid.is_none() {
-            NodeState::AgentDown
-        } else {
-            NodeState::Running
-        };
-        Ok(row(summary, pid))
-    }
-
-    /// Power-off: the cable goes first, so that peers hear nothing, then agent, shims and
-    /// containers die at once. Fine for a node that is off.
-    pub fn kill(&self, node: &str) -> Result<()> {
-        self.change(|hall, state| {
-            let init = state.node(node)?.init;
-            hall.switch_off(&state.name, node, init)?;
-            state.node_mut(node)?.init = None;
-            Ok(())
-        })
-    }
-
-    /// Power-on, with the data the node had. Fine for a node that is on.
-    pub fn start(&self, node: &str) -> Result<()> {
-        self.change(|hall, state| {
-            if state.node(node)?.running().is_some() {
-                return Ok(());
-            }
-            let init = state.node(node)?.init;
-            hall.switch_off(&state.name, node, init)?;
-            let init = hall.switch_on(state, node)?;
-            state.node_mut(node)?.init = Some(init);
-            Ok(())
-        })
-    }
-
-    /// Freezes every process of the node.
-    pub fn pause(&self, node: &str) -> Result<()> {
-        self.require_running(node)?;
-        self.cgroups.freeze(&self.name, node, true)
-    }
-
-    /// Undoes [`Lab::pause`].
-    pub fn resume(&self, node: &str) -> Result<()> {
-        self.require_running(node)?;
-        self.cgroups.freeze(&self.name, node, false)
-    }
-
-    /// A silent partition of the node from everyone.
-    pub fn cut(&self, node: &str) -> Result<()> {
-        self.add_cuts(vec![
-            Cut::Node { node: node.to_owned(), direction: Direction::In },
-            Cut::Node { node: node.to_owned(), direction: Direction::Out },
-        ])
-    }
-
-    /// A partition in one direction only.
-    pub fn cut_one_way(&self, node: &str, direction: Direction) -> Result<()> {
-        self.add_cuts(vec![Cut::Node { node: node.to_owned(), direction }])
-    }
-
-    /// Drops what `from` sends to `to`; both may also be `client`.
-    pub fn cut_link(&self, from: &str, to: &str) -> Result<()> {
-        self.add_cuts(vec![Cut::Link { from: from.to_owned(), to: to.to_owned() }])
-    }
-
-    fn add_cuts(&self, cuts: Vec<Cut>) -> Result<()> {
-        self.change(|hall, state| {
-            for cut in cuts {
-                let places = match &cut {
-                    Cut::Node { node, .. } => vec![node],
-                    Cut::Link { from, to } => vec![from, to],
-                };
-                for place in places {
-                    if place != CLIENT {
-                        state.node(place)?;
-                    }
-                }
-                state.cuts.push(cut);
-            }
-            state.cuts.sort();
-            state.cuts.dedup();
-            hall.switch.set_cuts(&state.cuts)
-        })
-    }
-
-    /// Removes every cut that concerns the node.
-    pub fn heal(&self, node: &str) -> Result<()> {
-        self.change(|hall, state| {
-            state.node(node)?;
-            state.cuts.retain(|cut| !cut.concerns(node));
-            hall.switch.set_cuts(&state.cuts)
-        })
-    }
-
-    /// SIGKILL to the agent alone; shims and containers live on.
-    pub fn kill_agent(&self, node: &str) -> Result<()> {
-        self.require_running(node)?;
-        self.hall(|hall| hall.kill_agent(&self.name, node))
-    }
-
-    /// Starts the agent of a node that is on. Fine when it runs.
-    pub fn start_agent(&self, node: &str) -> Result<()> {
-        self.require_running(node)?;
-        self.hall(|hall| hall.start_agent(&self.name, node))
-    }
-
     /// How the agent ended last, when it does not run: its code or signal.
     pub fn agent_exit(&self, node: &str) -> Result<Option<String>> {
         self.load()?.node(node)?;
@@ -333,6 +160,24 @@ impl Lab {
         let mut command = self.command(place, argv)?;
         command.stdin(Stdio::null());
         command.output().map_err(|source| Error::Spawn { program: shown(argv), source })
+    }
+
+    /// Runs `act` on a thread of its own inside the place's network namespace and returns what it
+    /// returns. Sockets made there stay there: this is how a test talks to nodes without a
+    /// process per question.
+    pub fn inside<'a, T: Send + 'static>(
+        &self,
+        place: impl Into<Place<'a>>,
+        act: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T> {
+        let name = match place.into() {
+            Place::Client => CLIENT,
+            Place::Node(name) => {
+                self.require_running(name)?;
+                name
+            }
+        };
+        netns::inside(&Switch::new(&self.name).namespace(name), move || Ok(act()))
     }
 
     /// Imports an image archive on every worker that is on, several at a time.

@@ -49,11 +49,14 @@ fn not_ready(
 }
 
 fn worker_is_ready(nodes: &Value, name: &str) -> bool {
-    let rows = nodes.as_array().map(Vec::as_slice).unwrap_or_default();
-    rows.iter().any(|row| row["name"] == name && row["state"] == "ready")
+    rows(nodes).any(|row| row["name"] == name && row["state"] == "ready")
 }
 
+/// Joined means a full vote; a manager still catching up does not count.
 fn manager_is_ready(info: &Value, name: &str) -> bool {
-    let rows = info["managers"].as_array().map(Vec::as_slice).unwrap_or_default();
-    rows.iter().any(|row| row["name"] == name && row["reachable"] != false)
+    rows(&info["managers"]).any(|row| row["name"] == name && row["voter"] == true)
+}
+
+fn rows(list: &Value) -> impl Iterator<Item = &Value> {
+    list.as_array().into_iter().flatten()
 }

@@ -42,7 +42,7 @@ impl Fixture {
             "case \"$1 $2\" in\n\
              lab\\ *) exec HELPER \"$@\";;\n\
              'cluster token') test -f \"$CLUSTERCTL_CONTEXT_FILE\" && echo TOKEN-$4;;\n\
-             'cluster info') echo '{\"managers\":[{\"name\":\"manager-1\"}]}';;\n\
+             'cluster info') echo '{\"managers\":[{\"name\":\"manager-1\",\"voter\":true}]}';;\n\
              'node ls') echo '[{\"name\":\"worker-1\",\"state\":\"ready\"},{\"name\":\"worker-2\",\"state\":\"ready\"}]';;\n\
              esac",
         );
@@ -134,6 +134,9 @@ fn nodes_have_addresses_names_and_processes_of_their_own() {
     for place in ["client", "worker-1", "manager-1"] {
         assert_eq!(inside(place, "ip route show default | wc -l"), "0", "{place} has a way out");
     }
+    let connected =
+        fixture.lab().inside("client", || std::net::TcpStream::connect("10.77.0.22:80"));
+    assert!(connected.unwrap().is_ok(), "a thread of ours reaches nodes as the client");
     let code = fixture.lab().exec_output("worker-1", &["sh", "-c", "exit 7"]).unwrap();
     assert_eq!(code.status.code(), Some(7));
     fixture.lab().load_image(Path::new(HELPER)).unwrap();

@@ -1,1 +1,55 @@
-fn main() {}
+//! `cargo xtask <command>`: everything a person or CI does with this repository beyond
+//! `cargo build`. It needs nothing but cargo; what a command needs besides, it installs (`test`)
+//! or names.
+
+mod cargo;
+mod cluster;
+mod demo;
+mod image;
+mod phases;
+mod setup;
+mod test;
+mod tidy;
+mod verify;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Build, show, check and measure this repository")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Build everything, start a cluster on this machine and watch it repair itself.
+    Demo(demo::Args),
+    /// Set up what is missing, then run every test.
+    Test(test::Args),
+    /// Check format, lints, layers and house rules; changes nothing.
+    Verify,
+    /// Pack the demo web server into images/web.tar of the target folder.
+    Image,
+    /// Check layers and house rules alone.
+    Tidy,
+}
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Demo(args) => demo::run(&args),
+        Command::Test(args) => test::run(&args),
+        Command::Verify => verify::run(),
+        Command::Image => image::run(),
+        Command::Tidy => tidy::run(),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

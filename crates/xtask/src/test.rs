@@ -1,0 +1,44 @@
+//! `cargo xtask test`: from a fresh clone to a tested one, with all set-up.
+
+use anyhow::Result;
+
+use crate::cargo;
+use crate::image;
+use crate::phases::Phases;
+use crate::setup;
+use crate::tidy;
+use crate::verify;
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Run only tests whose name contains one of these.
+    filters: Vec<String>,
+}
+
+pub fn run(args: &Args) -> Result<()> {
+    let mut phases = Phases::new();
+    phases.run("set-up", || setup::ensure(&[setup::LAB, setup::TESTS]))?;
+    // Layers first: they cost nothing, and a broken one makes the rest moot.
+    phases.run("tidy", tidy::run)?;
+    if verify::has("fmt") {
+        phases.run("format", verify::format)?;
+    } else {
+        eprintln!("==> format: skipped, rustfmt is not installed (`rustup component add rustfmt`)");
+    }
+    phases.run("build", || cargo::run(&mut cargo::cargo(["build", "--workspace", "--bins"])))?;
+    phases.run("image", || image::build().map(|_| ()))?;
+    phases.run("tests", || tests(args))?;
+    println!("test: everything passed; {}", phases.summary());
+    Ok(())
+}
+
+fn tests(args: &Args) -> Result<()> {
+    if verify::has("nextest") {
+        let mut command = cargo::cargo(["nextest", "run", "--workspace", "--no-fail-fast"]);
+        return cargo::run(command.args(&args.filters));
+    }
+    eprintln!("    cargo-nextest is not installed; using cargo test");
+    let mut command = cargo::cargo(["test", "--workspace", "--no-fail-fast", "--"]);
+    // Black-box tests start whole clusters: without nextest's groups, one at a time.
+    cargo::run(command.args(&args.filters).arg("--test-threads=1"))
+}
