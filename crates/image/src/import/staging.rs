@@ -122,9 +122,6 @@ impl Staging {
         dir: &Path,
         meter: &Meter,
     ) -> Result<()> {
-        if self.members.contains_key(name) {
-            return Err(Error::malformed(name, "it is in the archive twice"));
-        }
         let path = dir.join(format!("member-{}", self.files.len()));
         let mut file = Hashing::new(File::create(&path).at("creating", &path)?);
         let mut buffer = vec![0; COPY_BYTES];
@@ -140,6 +137,14 @@ impl Staging {
         }
         let digest = file.digest();
         check_name(name, &digest)?;
+        match self.members.get(name) {
+            // Some writers repeat a blob that two images share.
+            Some(Member::File(i)) if self.files.get(*i).is_some_and(|f| f.digest == digest) => {
+                return std::fs::remove_file(&path).at("removing", &path);
+            }
+            Some(_) => return Err(Error::malformed(name, "it is in the archive twice")),
+            None => {}
+        }
         let size = file.total();
         let index = self.files.len();
         self.by_digest.insert(digest.clone(), index);

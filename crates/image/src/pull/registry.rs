@@ -1,8 +1,8 @@
 //! One registry, as seen by one pull: the only place that knows oci-client.
 //!
 //! TLS everywhere, except that hosts the operator listed and loopback may
-//! answer plain HTTP. For those HTTP is tried first and TLS when the answer is
-//! none; no credentials leave before the registry has asked for them.
+//! answer plain HTTP. Those are asked first which of the two they speak, without
+//! credentials.
 
 use std::error::Error as StdError;
 use std::sync::{Arc, Once};
@@ -16,6 +16,7 @@ use oci_client::errors::{DigestError, OciDistributionError, OciErrorCode};
 use oci_client::manifest::OciDescriptor;
 use oci_client::secrets::RegistryAuth;
 use oci_client::{Client, Reference as OciReference};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -50,12 +51,8 @@ impl Registry {
         auth: Option<Auth>,
     ) -> Result<Self> {
         let plain = options.may_use_plain_http(reference.registry());
-        probe(reference, options, plain).await?;
-        let registry = Self::over(reference, options, auth.clone(), plain).await?;
-        if plain && !registry.answers().await {
-            return Self::over(reference, options, auth, false).await;
-        }
-        Ok(registry)
+        let plain = probe(reference, options, plain).await?;
+        Self::over(reference, options, auth, plain).await
     }
 
     async fn over(
@@ -100,20 +97,6 @@ impl Registry {
             reference: reference.clone(),
             patience: options.connect_timeout + options.read_timeout,
         })
-    }
-
-    /// Whether the registry speaks this protocol: any answer to an anonymous
-    /// question that came from a registry will do.
-    async fn answers(&self) -> bool {
-        let auth = RegistryAuth::Anonymous;
-        let client = self.client.clone();
-        let ask = client.fetch_manifest_digest(&self.oci, &auth);
-        match timeout(self.patience, ask).await {
-            Ok(Err(OciDistributionError::RequestError(_))) | Err(_) => false,
-            // What Go's TLS server says to plain HTTP.
-            Ok(Err(OciDistributionError::ServerError { code, .. })) => code != 400,
-            Ok(_) => true,
-        }
     }
 
     pub(super) async fn manifest(&self, digest: Option<&Digest>) -> Result<Vec<u8>> {
@@ -257,10 +240,11 @@ fn unreachable(reference: &Reference, reason: String, source: Option<Cause>) -> 
 }
 
 /// Tells in a few seconds, and in plain words, whether anybody is there; the
-/// client itself would try twice and say less. Not done through a proxy.
-async fn probe(reference: &Reference, options: &RegistryOptions, plain: bool) -> Result<()> {
+/// client itself would try twice and say less. Gives whether to go on without
+/// TLS, where that is allowed. Not done through a proxy.
+async fn probe(reference: &Reference, options: &RegistryOptions, plain: bool) -> Result<bool> {
     if has_proxy() {
-        return Ok(());
+        return Ok(plain);
     }
     let oci = oci_reference(reference, None);
     let (host, port) = split_host(oci.resolve_registry());
@@ -275,10 +259,25 @@ async fn probe(reference: &Reference, options: &RegistryOptions, plain: bool) ->
         Err(_) => return Err(fail(format!("resolving `{host}` takes too long"), None)),
     };
     match timeout(patience, TcpStream::connect(&found[..])).await {
-        Ok(Ok(_)) => Ok(()),
+        // No answer at all is for the real request to find out.
+        Ok(Ok(stream)) if plain => {
+            let asked = timeout(patience, speaks_http(stream, host)).await;
+            Ok(!matches!(asked, Ok(Ok(false))))
+        }
+        Ok(Ok(_)) => Ok(false),
         Ok(Err(e)) => Err(fail(format!("connecting to `{host}:{port}`: {e}"), None)),
         Err(_) => Err(fail(format!("`{host}:{port}` does not answer"), None)),
     }
+}
+
+/// A TLS server answers plain HTTP with an alert, with nothing, or (Go) with 400.
+async fn speaks_http(mut stream: TcpStream, host: &str) -> std::io::Result<bool> {
+    let question = format!("GET /v2/ HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
+    stream.write_all(question.as_bytes()).await?;
+    let mut answer = Vec::new();
+    let most = "HTTP/1.1 200".len() as u64;
+    stream.take(most).read_to_end(&mut answer).await?;
+    Ok(answer.starts_with(b"HTTP/1.") && !answer.ends_with(b" 400"))
 }
 
 fn has_proxy() -> bool {
