@@ -28,7 +28,7 @@ mod table;
 mod tls;
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio_util::sync::DropGuard;
@@ -48,6 +48,7 @@ pub struct Mesh(Arc<Running>);
 
 struct Running {
     core: Arc<Core>,
+    mesh_addr: SocketAddr,
     listeners: Mutex<BTreeMap<u16, Listener>>,
     /// One snapshot at a time.
     applying: tokio::sync::Mutex<()>,
@@ -60,11 +61,14 @@ impl Mesh {
         let addr = config.mesh_addr;
         let listener = socket::listen(addr, config.limits.backlog)
             .map_err(|source| Error::Bind { addr, source })?;
+        let bound = listener.local_addr();
+        let mesh_addr = bound.map_err(|source| Error::Bind { addr, source })?;
         let core = Core::new(config, tls);
         tokio::spawn(peer::run(core.clone(), listener));
         Ok(Mesh(Arc::new(Running {
             _stop: core.stop.clone().drop_guard(),
             core,
+            mesh_addr,
             listeners: Mutex::default(),
             applying: tokio::sync::Mutex::default(),
         })))
@@ -148,6 +152,11 @@ impl Mesh {
             Some(PortStatus { published, service_name: service_name.to_owned(), backends, error })
         });
         MeshStatus { ports: ports.collect(), version: *self.0.core.version.borrow() }
+    }
+
+    /// Where other workers reach this one; tells the port when the kernel chose.
+    pub fn mesh_addr(&self) -> SocketAddr {
+        self.0.mesh_addr
     }
 
     pub fn counters(&self) -> CountersSnapshot {

@@ -1,1 +1,6 @@
-fn main() {}
+//! The network of a worker against a real kernel. The bridge tests need root;
+//! they make their own network and mount namespaces, which end with them.
+
+mod bridge;
+mod mesh;
+mod netns;

@@ -1,0 +1,5 @@
+//! Several meshes in one process, each on its own loopback address.
+
+mod failures;
+mod traffic;
+mod world;
