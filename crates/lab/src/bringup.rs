@@ -13,34 +13,37 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::daemons::{daemon_env, manager_address, manager_argv, worker_argv, write_context};
 use crate::error::{Error, Result};
 use crate::exec::CLIENT;
 use crate::forward::Mapping;
 use crate::lab::{Lab, Role, require_root, start_forwarder};
-use crate::node::{Hall, container_cgroup};
-use crate::options::LabOptions;
+use crate::node::Hall;
+use crate::options::{LabOptions, Machine};
 use crate::process::wait_for;
 use crate::ready;
-use crate::state::{Folder, Node, State, write_private};
+use crate::state::{Folder, Node, State};
 use crate::teardown;
 
-const MANAGER_PORT: u16 = 7100;
 const BOOTSTRAP_WITHIN: Duration = Duration::from_secs(30);
-/// Inside the node's own /run, hence the same for all.
-const RUN_FOLDER: &str = "/run/cluster";
 const TAIL_LINES: usize = 15;
 
 pub(crate) fn up(options: &LabOptions) -> Result<Lab> {
     require_root()?;
     options.validate()?;
     check_programs(options)?;
+    raise(options, |lab| build(lab, options))
+}
+
+/// Builds a lab with `build`, after whatever a killed `up` left behind under its name is gone.
+fn raise(options: &LabOptions, build: impl FnOnce(&Lab) -> Result<()>) -> Result<Lab> {
     let lab = Lab::at(&options.base, &options.name)?;
     if lab.folder_ref().load()?.is_some_and(|state| state.complete) {
         return Err(Error::AlreadyUp { name: options.name.clone() });
     }
     // Whatever a killed `up` left behind under this name.
     teardown::remove(&lab)?;
-    match build(&lab, options) {
+    match build(&lab) {
         Ok(()) => Ok(lab),
         Err(error) => {
             // The first error is the one that matters; `down` can be asked again.
@@ -50,6 +53,37 @@ pub(crate) fn up(options: &LabOptions) -> Result<Lab> {
     }
 }
 
+/// Builds only the machines, with whatever `argv` gives each as its agent.
+pub(crate) fn up_machines(
+    options: &LabOptions,
+    argv: impl Fn(&Machine<'_>) -> Vec<String>,
+) -> Result<Lab> {
+    require_root()?;
+    options.validate()?;
+    check_tools(options)?;
+    raise(options, |lab| {
+        let folder = lab.folder_ref();
+        let mut state = lay_out(folder, options)?;
+        for node in &mut state.nodes {
+            let data = folder.data(&node.name);
+            let seat =
+                Machine { name: &node.name, role: node.role, address: node.address, data: &data };
+            node.argv = argv(&seat);
+        }
+        let names: Vec<_> = state.nodes.iter().map(|node| node.name.clone()).collect();
+        let _lock = folder.lock()?;
+        lab.hall(|hall| {
+            hall.switch.create()?;
+            hall.switch.plug(CLIENT, state.client)?;
+            for name in &names {
+                switch_on(lab, hall, &mut state, name)?;
+            }
+            state.complete = true;
+            folder.save(&state)
+        })
+    })
+}
+
 fn check_programs(options: &LabOptions) -> Result<()> {
     for program in ["cluster-manager", "cluster-worker"] {
         let path = options.bin_dir.join(program);
@@ -57,6 +91,10 @@ fn check_programs(options: &LabOptions) -> Result<()> {
             return Err(missing(&path.display().to_string(), "build it with `cargo build`"));
         }
     }
+    check_tools(options)
+}
+
+fn check_tools(options: &LabOptions) -> Result<()> {
     if !options.helper.is_file() {
         return Err(missing(&options.helper.display().to_string(), "build it with `cargo build`"));
     }
@@ -76,11 +114,7 @@ fn missing(program: &str, fix: &str) -> Error {
 
 fn build(lab: &Lab, options: &LabOptions) -> Result<()> {
     let folder = lab.folder_ref();
-    create_private(&options.base)?;
-    create_private(&folder.path)?;
-    let mut state = plan(options);
-    folder.save(&state)?;
-    write_hosts(folder, &state)?;
+    let mut state = lay_out(folder, options)?;
     let _lock = folder.lock()?;
     lab.hall(|hall| {
         hall.switch.create()?;
@@ -96,6 +130,16 @@ fn build(lab: &Lab, options: &LabOptions) -> Result<()> {
         state.complete = true;
         folder.save(&state)
     })
+}
+
+/// The folder with the plan of the lab in it, from which it can be removed again.
+fn lay_out(folder: &Folder, options: &LabOptions) -> Result<State> {
+    create_private(&options.base)?;
+    create_private(&folder.path)?;
+    let state = plan(options);
+    folder.save(&state)?;
+    write_hosts(folder, &state)?;
+    Ok(state)
 }
 
 fn create_private(path: &Path) -> Result<()> {
@@ -135,24 +179,6 @@ fn plan(options: &LabOptions) -> State {
     }
 }
 
-/// Daemons get a clean environment: what a service manager would give, and what was asked for.
-fn daemon_env(options: &LabOptions) -> Vec<(String, String)> {
-    let mut env = BTreeMap::from([
-        (
-            "PATH".to_owned(),
-            "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned(),
-        ),
-        ("HOME".to_owned(), "/root".to_owned()),
-    ]);
-    for name in ["RUST_LOG", "RUST_BACKTRACE"] {
-        if let Ok(value) = std::env::var(name) {
-            env.insert(name.to_owned(), value);
-        }
-    }
-    env.extend(options.env.iter().cloned());
-    env.into_iter().collect()
-}
-
 fn write_hosts(folder: &Folder, state: &State) -> Result<()> {
     let mut text = format!("127.0.0.1 localhost\n::1 localhost\n{} {CLIENT}\n", state.client);
     for node in &state.nodes {
@@ -161,10 +187,6 @@ fn write_hosts(folder: &Folder, state: &State) -> Result<()> {
     }
     let path = folder.hosts();
     fs::write(&path, text).map_err(|source| Error::file("writing", path, source))
-}
-
-fn manager_address(node: &Node) -> SocketAddr {
-    SocketAddr::from((node.address, MANAGER_PORT))
 }
 
 fn managers(state: &State) -> impl Iterator<Item = &Node> {
@@ -207,53 +229,6 @@ fn bootstrap(lab: &Lab, hall: &Hall<'_>, options: &LabOptions, state: &mut State
     let outside = start_forwarder(hall, state, &mappings)?;
     write_context(&folder.context(), &context, &outside)?;
     folder.save(state)
-}
-
-/// The admin's context, with the managers' addresses as seen from where it will be used.
-fn write_context(path: &Path, context: &serde_json::Value, managers: &[SocketAddr]) -> Result<()> {
-    let mut context = context.clone();
-    context["managers"] = managers.iter().map(SocketAddr::to_string).collect();
-    let text = serde_json::to_vec_pretty(&context)
-        .map_err(|source| Error::BadState { path: path.to_owned(), source })?;
-    write_private(path, &text)
-}
-
-fn manager_argv(options: &LabOptions, folder: &Folder, node: &Node) -> Vec<String> {
-    let address = manager_address(node).to_string();
-    let program = options.bin_dir.join("cluster-manager");
-    let mut argv = vec![
-        program.display().to_string(),
-        "--data-dir".to_owned(),
-        folder.data(&node.name).display().to_string(),
-    ];
-    for (flag, value) in [("--listen", &address), ("--advertise", &address), ("--name", &node.name)]
-    {
-        argv.extend([flag.to_owned(), value.clone()]);
-    }
-    for (flag, value) in
-        [("--heartbeat-period", options.heartbeat_period), ("--lease", options.lease)]
-    {
-        if let Some(value) = value {
-            argv.extend([flag.to_owned(), format!("{}ms", value.as_millis())]);
-        }
-    }
-    argv.extend(options.manager_args.iter().cloned());
-    argv
-}
-
-fn worker_argv(options: &LabOptions, folder: &Folder, node: &Node) -> Vec<String> {
-    let program = options.bin_dir.join("cluster-worker");
-    let flags = [
-        ("--data-dir", folder.data(&node.name).display().to_string()),
-        ("--run-dir", RUN_FOLDER.to_owned()),
-        ("--cgroup-parent", container_cgroup(&options.name, &node.name)),
-        ("--advertise", node.address.to_string()),
-        ("--name", node.name.clone()),
-    ];
-    let mut argv = vec![program.display().to_string()];
-    argv.extend(flags.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value]));
-    argv.extend(options.worker_args.iter().cloned());
-    argv
 }
 
 fn join_others(lab: &Lab, hall: &Hall<'_>, options: &LabOptions, state: &mut State) -> Result<()> {

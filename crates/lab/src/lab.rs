@@ -20,7 +20,7 @@ use crate::exec::{self, CLIENT, Place};
 use crate::forward::{self, Mapping};
 use crate::netns;
 use crate::node::{AGENT, Hall};
-use crate::options::{LabOptions, validate_name};
+use crate::options::{LabOptions, Machine, validate_name};
 use crate::process::Process;
 use crate::state::{Folder, State};
 use crate::switch::Switch;
@@ -41,6 +41,15 @@ impl Lab {
     /// again; the error carries the end of the log that explains it.
     pub fn up(options: &LabOptions) -> Result<Self> {
         bringup::up(options)
+    }
+
+    /// Builds only the machines; `argv` says what runs on each in place of our daemons. Returns
+    /// when all are started, and knows nothing of their readiness. For measuring others.
+    pub fn up_machines(
+        options: &LabOptions,
+        argv: impl Fn(&Machine<'_>) -> Vec<String>,
+    ) -> Result<Self> {
+        bringup::up_machines(options, argv)
     }
 
     /// Opens the lab `name` under [`crate::default_base`].

@@ -19,6 +19,7 @@
 
 mod bringup;
 mod cgroup;
+mod daemons;
 mod enter;
 mod error;
 mod exec;
@@ -40,7 +41,7 @@ pub use crate::exec::{Place, enter_main};
 pub use crate::forward::forward_main;
 pub use crate::init::node_init_main;
 pub use crate::lab::{Lab, NodeState, NodeStatus, Role};
-pub use crate::options::{LabOptions, default_base};
+pub use crate::options::{LabOptions, Machine, default_base};
 pub use crate::process::Process;
 pub use crate::switch::Direction;
 

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::error::{Error, Result};
+use crate::lab::Role;
 
 const MAX_MANAGERS: usize = 7;
 const MAX_WORKERS: usize = 200;
@@ -42,6 +43,16 @@ pub struct LabOptions {
     pub expose: Vec<(SocketAddr, u16)>,
     /// How long all nodes together may take to become ready.
     pub ready_within: Duration,
+}
+
+/// A machine for which [`crate::Lab::up_machines`] asks what to run.
+#[derive(Clone, Copy, Debug)]
+pub struct Machine<'a> {
+    pub name: &'a str,
+    pub role: Role,
+    pub address: Ipv4Addr,
+    /// A folder of its own that outlives power-offs; it is not created for it.
+    pub data: &'a Path,
 }
 
 impl LabOptions {
