@@ -237,3 +237,28 @@ async fn a_layer_that_is_not_what_its_image_says_is_refused() {
     assert!(matches!(error, Error::DigestMismatch { .. }), "{error}");
     fresh.assert_untouched();
 }
+
+#[tokio::test]
+async fn overlayfs_shows_what_the_image_means() {
+    let lower =
+        Tar::new().dir("d/", 0o755).file("d/old", b"").file("gone", b"").file("both", b"lower");
+    let upper = Tar::new()
+        .file(".wh.gone", b"")
+        .file("d/.wh..wh..opq", b"")
+        .file("d/new", b"")
+        .file("both", b"upper");
+    let fresh = Fresh::new();
+    let dirs = unpacked(&fresh, vec![lower.bytes(), upper.bytes()]).await.unwrap();
+    // A mount namespace of its own, so that the mount ends with the command.
+    let script = format!(
+        "mount -t overlay test -o ro,lowerdir={}:{} /mnt && cd /mnt && find . | sort && cat both",
+        dirs[1].display(),
+        dirs[0].display()
+    );
+    let output = std::process::Command::new("unshare")
+        .args(["--mount", "--propagation", "private", "sh", "-c", &script])
+        .output()
+        .unwrap();
+    let shown = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(shown, ".\n./both\n./d\n./d/new\nupper", "{output:?}");
+}
