@@ -1,1 +1,17 @@
+//! The manager: holds the desired state, replicated by Raft, plans until the observed state equals
+//! it, and serves users and workers over gRPC with mutual TLS.
+//!
+//! Shell around the pure `cluster_model` and `cluster_planner`: clocks, randomness, files and
+//! sockets are here and only here.
 
+pub mod access;
+pub mod api;
+pub mod cli;
+pub mod clock;
+pub mod context;
+pub mod dispatch;
+pub mod founding;
+pub mod join;
+pub mod leader;
+pub mod raft;
+pub mod serve;

@@ -1,0 +1,163 @@
+//! Who may call what: one table, keyed by the RPC's path, enforced for every request before any
+//! handler runs. A test holds the table against the descriptors: an RPC without a row fails it.
+
+use std::task::{Context, Poll};
+
+use cluster_identity::{PeerInfo, Role};
+use cluster_wire::{Code, Failure};
+use futures::future::{Either, Ready, ready};
+use http::{Request, Response};
+use tonic::Status;
+use tonic::body::Body;
+use tower::{Layer, Service};
+
+/// Callers an RPC admits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admit {
+    /// No certificate needed: the request itself proves the right.
+    Anyone,
+    Roles(&'static [Role]),
+}
+
+const ADMIN: Admit = Admit::Roles(&[Role::Admin]);
+const WORKER: Admit = Admit::Roles(&[Role::Worker]);
+const MANAGER: Admit = Admit::Roles(&[Role::Manager]);
+const MEMBER: Admit = Admit::Roles(&[Role::Worker, Role::Manager, Role::Admin]);
+
+/// Every RPC we serve.
+pub const TABLE: &[(&str, Admit)] = &[
+    ("/cluster.ca.v1.Ca/Join", Admit::Anyone),
+    ("/cluster.ca.v1.Ca/Renew", MEMBER),
+    ("/cluster.control.v1.Control/CreateService", ADMIN),
+    ("/cluster.control.v1.Control/GetCluster", ADMIN),
+    ("/cluster.control.v1.Control/GetNode", ADMIN),
+    ("/cluster.control.v1.Control/GetService", ADMIN),
+    ("/cluster.control.v1.Control/GetToken", ADMIN),
+    ("/cluster.control.v1.Control/ListNodes", ADMIN),
+    ("/cluster.control.v1.Control/ListServices", ADMIN),
+    ("/cluster.control.v1.Control/ListTasks", ADMIN),
+    ("/cluster.control.v1.Control/Logs", ADMIN),
+    ("/cluster.control.v1.Control/RemoveNode", ADMIN),
+    ("/cluster.control.v1.Control/RemoveService", ADMIN),
+    ("/cluster.control.v1.Control/UpdateNode", ADMIN),
+    ("/cluster.control.v1.Control/UpdateService", ADMIN),
+    ("/cluster.control.v1.Control/WatchService", ADMIN),
+    ("/cluster.dispatcher.v1.Dispatcher/PublishLogs", WORKER),
+    ("/cluster.dispatcher.v1.Dispatcher/Session", WORKER),
+    ("/cluster.peer.v1.Peer/CollectLogs", MANAGER),
+    ("/cluster.peer.v1.Peer/Hear", MANAGER),
+    ("/cluster.peer.v1.Peer/JoinGroup", MANAGER),
+    ("/cluster.raft.v1.Raft/AddManager", MANAGER),
+    ("/cluster.raft.v1.Raft/Append", MANAGER),
+    ("/cluster.raft.v1.Raft/Propose", MANAGER),
+    ("/cluster.raft.v1.Raft/ReadIndex", MANAGER),
+    ("/cluster.raft.v1.Raft/RemoveManager", MANAGER),
+    ("/cluster.raft.v1.Raft/Snapshot", MANAGER),
+    ("/cluster.raft.v1.Raft/TransferLeader", MANAGER),
+    ("/cluster.raft.v1.Raft/Vote", MANAGER),
+];
+
+/// Refuses a caller that the table does not admit.
+fn check(path: &str, info: Option<&PeerInfo>) -> Result<(), Failure> {
+    let Some((_, admit)) = TABLE.iter().find(|(row, _)| *row == path) else {
+        let shown: String = path.chars().take(120).collect();
+        return Err(Failure::new(Code::NotFound, format!("there is no RPC `{shown}` here")));
+    };
+    let Admit::Roles(roles) = admit else { return Ok(()) };
+    let Some(peer) = info.and_then(|info| info.peer.as_ref()) else {
+        let message = "this call needs a client certificate of the cluster";
+        return Err(Failure::new(Code::NoCertificate, message));
+    };
+    if roles.contains(&peer.role) {
+        return Ok(());
+    }
+    let wanted: Vec<String> = roles.iter().map(ToString::to_string).collect();
+    let message = format!(
+        "a {} certificate may not call {path}; it is for: {}",
+        peer.role,
+        wanted.join(", ")
+    );
+    Err(Failure::new(Code::WrongRole, message))
+}
+
+/// Puts the check in front of all services.
+#[derive(Clone, Copy, Debug)]
+pub struct AccessLayer;
+
+impl<S> Layer<S> for AccessLayer {
+    type Service = Access<S>;
+
+    fn layer(&self, inner: S) -> Access<S> {
+        Access { inner }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct Access<S> {
+    inner: S,
+}
+
+impl<S, B> Service<Request<B>> for Access<S>
+where
+    S: Service<Request<B>, Response = Response<Body>>,
+{
+    type Response = Response<Body>;
+    type Error = S::Error;
+    type Future = Either<S::Future, Ready<Result<Response<Body>, S::Error>>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let path = request.uri().path();
+        match check(path, request.extensions().get::<PeerInfo>()) {
+            Ok(()) => Either::Left(self.inner.call(request)),
+            Err(failure) => {
+                tracing::info!(path, reason = %failure, "refused a call");
+                Either::Right(ready(Ok(Status::from(failure).into_http())))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use prost::Message as _;
+    use prost_types::FileDescriptorSet;
+
+    use super::*;
+
+    #[test]
+    fn every_rpc_has_a_row_and_every_row_an_rpc() {
+        let set = FileDescriptorSet::decode(cluster_pb::DESCRIPTORS).expect("descriptors decode");
+        let mut served = BTreeSet::new();
+        for file in &set.file {
+            for service in &file.service {
+                for method in &service.method {
+                    let (package, service) = (file.package(), service.name());
+                    served.insert(format!("/{package}.{service}/{}", method.name()));
+                }
+            }
+        }
+        let rows: BTreeSet<String> = TABLE.iter().map(|(path, _)| (*path).to_owned()).collect();
+        assert_eq!(rows.len(), TABLE.len(), "a row stands twice");
+        assert_eq!(rows, served);
+    }
+
+    #[test]
+    fn only_joining_needs_no_certificate() {
+        let open: Vec<&str> =
+            TABLE.iter().filter(|(_, admit)| *admit == Admit::Anyone).map(|(path, _)| *path).collect();
+        assert_eq!(open, ["/cluster.ca.v1.Ca/Join"]);
+        for (path, admit) in TABLE {
+            let anonymous = check(path, None).map_err(|failure| failure.code);
+            match admit {
+                Admit::Anyone => assert_eq!(anonymous, Ok(())),
+                Admit::Roles(_) => assert_eq!(anonymous, Err(Code::NoCertificate)),
+            }
+        }
+    }
+}

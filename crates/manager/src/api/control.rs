@@ -1,0 +1,189 @@
+//! What users call.
+
+mod logs;
+mod node;
+mod service;
+mod watch;
+
+use std::pin::Pin;
+
+use cluster_model::{Command, State, Task};
+use cluster_pb::control::v1 as pb;
+use cluster_pb::control::v1::control_server::Control;
+use cluster_wire::{Code, Failure, object};
+use futures::Stream;
+use tonic::{Request, Response, Status};
+
+use super::lookup;
+use crate::context::Context;
+
+/// Objects on a page unless fewer are asked for.
+const PAGE_MAX: usize = 1000;
+
+pub struct ControlService {
+    pub context: Context,
+}
+
+type Streamed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl Control for ControlService {
+    type WatchServiceStream = Streamed<pb::WatchServiceResponse>;
+    type LogsStream = Streamed<pb::LogsResponse>;
+
+    async fn create_service(
+        &self,
+        request: Request<pb::CreateServiceRequest>,
+    ) -> Result<Response<pb::CreateServiceResponse>, Status> {
+        Ok(Response::new(self.create(request.into_inner()).await?))
+    }
+
+    async fn update_service(
+        &self,
+        request: Request<pb::UpdateServiceRequest>,
+    ) -> Result<Response<pb::UpdateServiceResponse>, Status> {
+        Ok(Response::new(self.update(request.into_inner()).await?))
+    }
+
+    async fn remove_service(
+        &self,
+        request: Request<pb::RemoveServiceRequest>,
+    ) -> Result<Response<pb::RemoveServiceResponse>, Status> {
+        let view = self.context.read(false).await?;
+        let id = lookup::service(&view.state, &request.into_inner().service)?.id;
+        let at_ms = self.context.clock.now_ms();
+        self.context.propose(Command::RemoveService { id, at_ms }).await?;
+        tracing::info!(service_id = %id, "service removed");
+        Ok(Response::new(pb::RemoveServiceResponse { id: id.to_string() }))
+    }
+
+    async fn get_service(
+        &self,
+        request: Request<pb::GetServiceRequest>,
+    ) -> Result<Response<pb::GetServiceResponse>, Status> {
+        let request = request.into_inner();
+        let view = self.context.read(request.stale).await?;
+        let service = lookup::service(&view.state, &request.service)?;
+        let service = Some(object::service(&view.state, service));
+        Ok(Response::new(pb::GetServiceResponse { service, index: view.applied_index }))
+    }
+
+    async fn list_services(
+        &self,
+        request: Request<pb::ListServicesRequest>,
+    ) -> Result<Response<pb::ListServicesResponse>, Status> {
+        let request = request.into_inner();
+        let view = self.context.read(request.stale).await?;
+        let mut live: Vec<_> = view.state.services().filter(|service| !service.removed).collect();
+        live.sort_by(|a, b| a.spec.name.cmp(&b.spec.name));
+        live.retain(|service| service.spec.name > request.after);
+        let limit = page_limit(request.limit);
+        let next = live.get(limit).and(live.get(limit - 1)).map(|last| last.spec.name.clone());
+        let services =
+            live.iter().take(limit).map(|service| object::service(&view.state, service)).collect();
+        let next = next.unwrap_or_default();
+        Ok(Response::new(pb::ListServicesResponse { services, index: view.applied_index, next }))
+    }
+
+    async fn list_tasks(
+        &self,
+        request: Request<pb::ListTasksRequest>,
+    ) -> Result<Response<pb::ListTasksResponse>, Status> {
+        let request = request.into_inner();
+        let view = self.context.read(request.stale).await?;
+        let state = &view.state;
+        let node = match request.node.as_str() {
+            "" => None,
+            text => Some(lookup::node(state, text)?.id),
+        };
+        let mut tasks: Vec<&Task> = match (request.service.as_str(), node) {
+            ("", None) => state.tasks().collect(),
+            ("", Some(node)) => state.tasks_of_node(node).collect(),
+            (text, _) => state.tasks_of_service(lookup::service(state, text)?.id).collect(),
+        };
+        tasks.retain(|task| node.is_none_or(|node| task.node == Some(node)));
+        tasks.sort_by_key(|task| task.id);
+        if let Ok(after) = request.after.parse() {
+            tasks.retain(|task| task.id > after);
+        }
+        let limit = page_limit(request.limit);
+        let next = tasks.get(limit).and(tasks.get(limit - 1)).map(|last| last.id.to_string());
+        let tasks = tasks.iter().take(limit).map(|task| object::task(state, task)).collect();
+        let next = next.unwrap_or_default();
+        Ok(Response::new(pb::ListTasksResponse { tasks, index: view.applied_index, next }))
+    }
+
+    async fn watch_service(
+        &self,
+        request: Request<pb::WatchServiceRequest>,
+    ) -> Result<Response<Self::WatchServiceStream>, Status> {
+        let stream = watch::service(&self.context, &request.into_inner().service).await?;
+        Ok(Response::new(Box::pin(stream)))
+    }
+
+    async fn list_nodes(
+        &self,
+        request: Request<pb::ListNodesRequest>,
+    ) -> Result<Response<pb::ListNodesResponse>, Status> {
+        Ok(Response::new(self.nodes(request.into_inner()).await?))
+    }
+
+    async fn get_node(
+        &self,
+        request: Request<pb::GetNodeRequest>,
+    ) -> Result<Response<pb::GetNodeResponse>, Status> {
+        let request = request.into_inner();
+        let view = self.context.read(request.stale).await?;
+        let node = self.find_node(&view, &request.node).await?;
+        Ok(Response::new(pb::GetNodeResponse { node: Some(node), index: view.applied_index }))
+    }
+
+    async fn update_node(
+        &self,
+        request: Request<pb::UpdateNodeRequest>,
+    ) -> Result<Response<pb::UpdateNodeResponse>, Status> {
+        Ok(Response::new(self.change_node(request.into_inner()).await?))
+    }
+
+    async fn remove_node(
+        &self,
+        request: Request<pb::RemoveNodeRequest>,
+    ) -> Result<Response<pb::RemoveNodeResponse>, Status> {
+        Ok(Response::new(self.drop_node(request.into_inner()).await?))
+    }
+
+    async fn get_cluster(
+        &self,
+        request: Request<pb::GetClusterRequest>,
+    ) -> Result<Response<pb::GetClusterResponse>, Status> {
+        Ok(Response::new(self.cluster(request.into_inner()).await?))
+    }
+
+    async fn get_token(
+        &self,
+        request: Request<pb::GetTokenRequest>,
+    ) -> Result<Response<pb::GetTokenResponse>, Status> {
+        Ok(Response::new(self.token(request.into_inner()).await?))
+    }
+
+    async fn logs(
+        &self,
+        request: Request<pb::LogsRequest>,
+    ) -> Result<Response<Self::LogsStream>, Status> {
+        let stream = logs::open(&self.context, request.into_inner()).await?;
+        Ok(Response::new(Box::pin(stream)))
+    }
+}
+
+fn page_limit(asked: u32) -> usize {
+    match usize::try_from(asked) {
+        Ok(asked @ 1..PAGE_MAX) => asked,
+        _ => PAGE_MAX,
+    }
+}
+
+fn cluster_of(state: &State) -> Result<&cluster_model::Cluster, Failure> {
+    state
+        .cluster()
+        .ok_or_else(|| Failure::new(Code::Bootstrapped, "the cluster is not bootstrapped yet"))
+}

@@ -1,0 +1,191 @@
+//! Nodes, the cluster and its tokens.
+
+use std::time::Duration;
+
+use cluster_identity::{CaDigest, JoinSecret, JoinToken, Role};
+use cluster_model::cluster::Secret;
+use cluster_model::{Command, NodeId, NodeSpec, NodeState, Reply};
+use cluster_pb::control::v1 as pb;
+use cluster_pb::types::v1 as types;
+use cluster_wire::{Code, Failure, object};
+
+use super::{ControlService, cluster_of, page_limit};
+use crate::api::lookup;
+use crate::context::chain;
+use crate::raft::View;
+
+/// How long another manager's port may take to answer before the manager is shown as unreachable.
+const REACH_TIMEOUT: Duration = Duration::from_millis(300);
+
+impl ControlService {
+    pub(super) async fn nodes(
+        &self,
+        request: pb::ListNodesRequest,
+    ) -> Result<pb::ListNodesResponse, Failure> {
+        let view = self.context.read(request.stale).await?;
+        let mut all: Vec<types::Node> = Vec::with_capacity(view.state.node_count());
+        all.extend(self.managers_as_nodes(&view).await);
+        all.extend(view.state.nodes().map(|node| object::node(&view.state, node)));
+        all.sort_by(|a, b| (&a.name, &a.id).cmp(&(&b.name, &b.id)));
+        all.retain(|node| node.name > request.after);
+        let limit = page_limit(request.limit);
+        let next = all.get(limit).and(all.get(limit - 1)).map(|last| last.name.clone());
+        all.truncate(limit);
+        let next = next.unwrap_or_default();
+        Ok(pb::ListNodesResponse { nodes: all, index: view.applied_index, next })
+    }
+
+    pub(super) async fn find_node(&self, view: &View, text: &str) -> Result<types::Node, Failure> {
+        let mut managers = self.managers_as_nodes(view).await;
+        if let Some(at) = managers.iter().position(|node| node.name == text || node.id == text) {
+            return Ok(managers.swap_remove(at));
+        }
+        Ok(object::node(&view.state, lookup::node(&view.state, text)?))
+    }
+
+    async fn managers_as_nodes(&self, view: &View) -> Vec<types::Node> {
+        let Some(cluster) = view.state.cluster() else { return Vec::new() };
+        let leader = self.context.raft.leader().map(|(id, _)| id);
+        let looks = cluster.managers.iter().map(|(id, manager)| self.reaches(*id, manager));
+        let reached = futures::future::join_all(looks).await;
+        let node = |(id, manager): (&NodeId, &cluster_model::Manager), up: bool| {
+            let status = match (leader == Some(*id), up) {
+                (true, _) => "leader",
+                (false, true) => "follower",
+                (false, false) => "unreachable",
+            };
+            types::Node {
+                id: id.to_string(),
+                name: manager.name.clone(),
+                created_at_ms: manager.joined_at_ms,
+                availability: "active".to_owned(),
+                state: if up { "ready" } else { "down" }.to_owned(),
+                role: "manager".to_owned(),
+                manager_status: status.to_owned(),
+                description: Some(types::NodeDescription {
+                    address: manager.address.clone(),
+                    ..Default::default()
+                }),
+                ..Default::default()
+            }
+        };
+        cluster.managers.iter().zip(reached).map(|(entry, up)| node(entry, up)).collect()
+    }
+
+    /// Whether a manager's port answers this one, now.
+    async fn reaches(&self, id: NodeId, manager: &cluster_model::Manager) -> bool {
+        if id == self.context.node_id {
+            return true;
+        }
+        let connect = tokio::net::TcpStream::connect(&manager.address);
+        matches!(tokio::time::timeout(REACH_TIMEOUT, connect).await, Ok(Ok(_)))
+    }
+
+    pub(super) async fn change_node(
+        &self,
+        request: pb::UpdateNodeRequest,
+    ) -> Result<pb::UpdateNodeResponse, Failure> {
+        let id: NodeId = request
+            .id
+            .parse()
+            .map_err(|error| Failure::new(Code::InvalidField, format!("field `id`: {error}")))?;
+        let availability = object::availability_from_str(&request.availability)?;
+        let spec = NodeSpec { availability, labels: request.labels };
+        let at_ms = self.context.clock.now_ms();
+        let command = Command::UpdateNode { id, version: request.version, spec, at_ms };
+        let (index, reply) = self.context.propose(command).await?;
+        tracing::info!(node_id = %id, availability = request.availability, "node updated");
+        let version = match reply {
+            Reply::Node { version, .. } => version,
+            _ => index,
+        };
+        Ok(pb::UpdateNodeResponse { version })
+    }
+
+    pub(super) async fn drop_node(
+        &self,
+        request: pb::RemoveNodeRequest,
+    ) -> Result<pb::RemoveNodeResponse, Failure> {
+        let view = self.context.read(false).await?;
+        let id = lookup::node(&view.state, &request.node)?.id;
+        let at_ms = self.context.clock.now_ms();
+        self.context.propose(Command::RemoveNode { id, force: request.force, at_ms }).await?;
+        tracing::info!(node_id = %id, "node removed");
+        Ok(pb::RemoveNodeResponse { id: id.to_string() })
+    }
+
+    pub(super) async fn cluster(
+        &self,
+        request: pb::GetClusterRequest,
+    ) -> Result<pb::GetClusterResponse, Failure> {
+        let view = self.context.read(request.stale).await?;
+        let state = &view.state;
+        let cluster = cluster_of(state)?;
+        let leadership = self.context.raft.leadership().borrow().clone();
+        let members = self.context.raft.members();
+        let leader = leadership.leader.as_ref().map(|(id, _)| *id);
+        let manager = |(id, manager): (&NodeId, &cluster_model::Manager)| {
+            let member = members.iter().find(|member| member.id == *id);
+            pb::ManagerStatus {
+                id: id.to_string(),
+                name: manager.name.clone(),
+                address: manager.address.clone(),
+                leader: leader == Some(*id),
+                voter: member.is_some_and(|member| member.voter),
+                matched: member.and_then(|member| member.matched).unwrap_or(0),
+                answering: *id == self.context.node_id,
+            }
+        };
+        let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        Ok(pb::GetClusterResponse {
+            id: cluster.id.to_string(),
+            name: cluster.name.clone(),
+            created_at_ms: cluster.created_at_ms,
+            managers: cluster.managers.iter().map(manager).collect(),
+            term: leadership.term,
+            index: view.applied_index,
+            heartbeat_period_ms: cluster.heartbeat_period_ms,
+            lease_ms: cluster.lease_ms,
+            services: count(state.services().filter(|service| !service.removed).count()),
+            tasks: count(state.task_count()),
+            workers_ready: count(state.nodes().filter(|n| n.state == NodeState::Ready).count()),
+            workers: count(state.node_count()),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        })
+    }
+
+    pub(super) async fn token(
+        &self,
+        request: pb::GetTokenRequest,
+    ) -> Result<pb::GetTokenResponse, Failure> {
+        let role = match request.role.as_str() {
+            "worker" => Role::Worker,
+            "manager" => Role::Manager,
+            _ => return Err(Failure::new(Code::InvalidField, "field `role`: use worker or manager")),
+        };
+        if request.rotate {
+            let fresh = JoinSecret::generate()
+                .map_err(|error| Failure::new(Code::Internal, chain(&error)))?;
+            let secret = Secret::new(fresh.expose());
+            let command = match role {
+                Role::Manager => Command::SetManagerToken(secret),
+                _ => Command::SetWorkerToken(secret),
+            };
+            self.context.propose(command).await?;
+            tracing::info!(%role, "join token rotated");
+        }
+        let view = self.context.read(false).await?;
+        let cluster = cluster_of(&view.state)?;
+        let stored = match role {
+            Role::Manager => &cluster.manager_token,
+            _ => &cluster.worker_token,
+        };
+        let internal = |error: &dyn std::error::Error| Failure::new(Code::Internal, chain(error));
+        let token = JoinToken {
+            role,
+            ca_digest: CaDigest::of_pem(&cluster.ca_certificate).map_err(|e| internal(&e))?,
+            secret: JoinSecret::parse(stored.expose()).map_err(|e| internal(&e))?,
+        };
+        Ok(pb::GetTokenResponse { token: token.to_string() })
+    }
+}

@@ -1,0 +1,65 @@
+//! Following one service: its tasks now, and again whenever it or they change.
+
+use cluster_model::{ServiceId, Task};
+use cluster_pb::control::v1::WatchServiceResponse;
+use cluster_wire::{Failure, object};
+use futures::Stream;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Status;
+
+use crate::api::lookup;
+use crate::context::Context;
+use crate::raft::View;
+
+/// Views a slow reader may lag behind; each supersedes the one before, so few are enough.
+const QUEUE: usize = 4;
+/// Tasks sent of one service; the counts on the service object are always of all of them.
+const TASKS_MAX: usize = 2000;
+
+pub async fn service(
+    context: &Context,
+    text: &str,
+) -> Result<impl Stream<Item = Result<WatchServiceResponse, Status>> + use<>, Failure> {
+    // Subscribed first, read second: a change in between wakes the first wait.
+    let mut feed = context.raft.feed();
+    let view = context.read(false).await?;
+    let id = lookup::service(&view.state, text)?.id;
+    let (sender, receiver) = mpsc::channel(QUEUE);
+    let raft = context.raft.clone();
+    tokio::spawn(async move {
+        let mut last = view;
+        if sender.send(Ok(response(&last, id))).await.is_err() {
+            return;
+        }
+        loop {
+            tokio::select! {
+                changed = feed.changed() => if changed.is_err() { return },
+                () = sender.closed() => return,
+            }
+            let view = raft.view();
+            let changes = view.state.changes(&last.state);
+            let concerned = changes.services.contains(&id)
+                || changes.tasks.iter().any(|task| task.service == id);
+            last = view;
+            if last.state.service(id).is_none_or(|service| service.removed) {
+                return;
+            }
+            if concerned && sender.send(Ok(response(&last, id))).await.is_err() {
+                return;
+            }
+        }
+    });
+    Ok(ReceiverStream::new(receiver))
+}
+
+fn response(view: &View, id: ServiceId) -> WatchServiceResponse {
+    let state = &view.state;
+    let mut tasks: Vec<&Task> = state.tasks_of_service(id).collect();
+    tasks.sort_by_key(|task| (!task.fills_slot(), task.slot, task.id));
+    WatchServiceResponse {
+        service: state.service(id).map(|service| object::service(state, service)),
+        tasks: tasks.iter().take(TASKS_MAX).map(|task| object::task(state, task)).collect(),
+        index: view.applied_index,
+    }
+}

@@ -1,0 +1,126 @@
+//! The command line of `cluster-manager`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{ArgGroup, Parser, ValueEnum};
+
+/// A manager: keeps the cluster's desired state and makes the workers run it.
+///
+/// The first manager of a cluster starts with --bootstrap; it writes DIR/admin.json, the context
+/// file for clusterctl. Further managers start with --join and --token. On a data folder that
+/// belongs to a cluster already, the manager simply continues, whatever else is given.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "cluster-manager", version)]
+#[command(group(ArgGroup::new("start").args(["bootstrap", "join"])))]
+pub struct Cli {
+    /// Folder for the log, snapshots and the manager's certificate
+    #[arg(long, value_name = "DIR", env = "CLUSTER_MANAGER_DATA_DIR")]
+    pub data_dir: PathBuf,
+
+    /// Address and port to listen on
+    #[arg(long, value_name = "IP:PORT", default_value = "0.0.0.0:7100")]
+    pub listen: SocketAddr,
+
+    /// Address and port at which others reach this manager [default: the listen address]
+    #[arg(long, value_name = "IP:PORT")]
+    pub advertise: Option<SocketAddr>,
+
+    /// Name of this manager [default: the host name]
+    #[arg(long)]
+    pub name: Option<String>,
+
+    /// Start a new cluster
+    #[arg(long)]
+    pub bootstrap: bool,
+
+    /// Name of the new cluster
+    #[arg(long, value_name = "NAME", default_value = "cluster", requires = "bootstrap")]
+    pub cluster_name: String,
+
+    /// How often workers of the new cluster speak
+    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = duration, requires = "bootstrap")]
+    pub heartbeat_period: Duration,
+
+    /// How long a silent worker of the new cluster is believed alive
+    #[arg(long, value_name = "DURATION", default_value = "3s", value_parser = duration, requires = "bootstrap")]
+    pub lease: Duration,
+
+    /// Managers of the cluster to join
+    #[arg(long, value_name = "IP:PORT", value_delimiter = ',', requires = "token")]
+    pub join: Vec<String>,
+
+    /// Join token for managers, from `clusterctl cluster token --role manager`
+    #[arg(long, env = "CLUSTER_JOIN_TOKEN", hide_env_values = true)]
+    pub token: Option<String>,
+
+    /// Form of the log on stderr
+    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+/// `3s`, `500ms`, `1m`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let number: u64 = number.parse().map_err(|_| "write a number and a unit, such as 3s or 500ms".to_owned())?;
+    match unit {
+        "ms" => Ok(Duration::from_millis(number)),
+        "s" => Ok(Duration::from_secs(number)),
+        "m" => Ok(Duration::from_secs(number.saturating_mul(60))),
+        _ => Err("the unit is missing or unknown: use ms, s or m".to_owned()),
+    }
+}
+
+impl Cli {
+    /// What clap cannot check by itself; answers the flag and its problem.
+    pub fn check(&self) -> Result<(), String> {
+        if let Some(advertise) = self.advertise.or(Some(self.listen))
+            && advertise.ip().is_unspecified()
+        {
+            return Err("--advertise is needed when --listen is an address of all interfaces: give the \
+                        IP:PORT at which others reach this manager"
+                .to_owned());
+        }
+        if self.lease < self.heartbeat_period * 2 {
+            return Err("--lease must be at least twice --heartbeat-period".to_owned());
+        }
+        if self.heartbeat_period < Duration::from_millis(100) {
+            return Err("--heartbeat-period must be at least 100ms".to_owned());
+        }
+        Ok(())
+    }
+
+    pub fn advertised(&self) -> SocketAddr {
+        self.advertise.unwrap_or(self.listen)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_need_a_unit() {
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("3s"), Ok(Duration::from_secs(3)));
+        for wrong in ["", "3", "s", "3h", "-1s"] {
+            assert!(duration(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn bootstrap_and_join_exclude_each_other() {
+        let parse = |args: &[&str]| Cli::try_parse_from([&["cluster-manager", "--data-dir", "d"], args].concat());
+        assert!(parse(&["--bootstrap"]).is_ok());
+        assert!(parse(&["--join", "10.0.0.1:7100"]).is_err(), "a token is needed");
+        assert!(parse(&["--bootstrap", "--join", "10.0.0.1:7100", "--token", "t"]).is_err());
+    }
+}

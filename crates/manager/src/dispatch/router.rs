@@ -1,0 +1,113 @@
+//! Compares each new view with the last one and tells sessions what to look at.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use cluster_model::{Changes, ServiceId, State, endpoint};
+use cluster_pb::dispatcher::v1 as pb;
+use cluster_wire::object;
+
+use crate::context::Context;
+
+/// Backends in one message.
+const BACKENDS_MAX: usize = 2000;
+
+pub async fn run(context: Context) {
+    let mut feed = context.raft.feed();
+    let mut last = context.raft.view().state;
+    while feed.changed().await.is_ok() {
+        let state = context.raft.view().state;
+        let changes = state.changes(&last);
+        route(&context, &last, &state, &changes);
+        last = state;
+    }
+}
+
+fn route(context: &Context, old: &State, new: &State, changes: &Changes) {
+    let sessions = &context.dispatch.sessions;
+    for change in &changes.tasks {
+        if let Some(node) = change.node {
+            sessions.mark(node, change.task);
+        }
+    }
+    for id in &changes.services {
+        // An assignment names the container ports that are published.
+        let ports = |state: &State| state.service(*id).map(|service| service.ports.clone());
+        if ports(old) != ports(new) {
+            for task in new.tasks_of_service(*id) {
+                if let Some(node) = task.node {
+                    sessions.mark(node, task.id);
+                }
+            }
+        }
+    }
+    for node in &changes.nodes {
+        sessions.wake(*node);
+    }
+    if !changes.nodes.is_empty() {
+        context.dispatch.hearing.retain(|node| new.node(node).is_some());
+    }
+    if changes.endpoints {
+        for message in endpoint_delta(old, new, changes) {
+            // Nobody listens while no session is open.
+            let _ = context.dispatch.endpoints.send(Arc::new(message));
+        }
+    }
+}
+
+fn endpoint_delta(old: &State, new: &State, changes: &Changes) -> Vec<pb::Endpoints> {
+    let mut concerned: BTreeSet<ServiceId> = changes.services.iter().copied().collect();
+    concerned.extend(changes.tasks.iter().map(|task| task.service));
+    for node in &changes.nodes {
+        let serving = new.tasks_of_node(*node).filter(|task| task.serves());
+        concerned.extend(serving.map(|task| task.service));
+    }
+    let mut services = Vec::new();
+    let mut gone = Vec::new();
+    for id in concerned {
+        match (endpoint::of_service(old, id), endpoint::of_service(new, id)) {
+            (before, Some(after)) if before.as_ref() != Some(&after) => {
+                services.push(object::endpoints(&after));
+            }
+            (Some(_), None) => gone.push(id.to_string()),
+            _ => {}
+        }
+    }
+    parts(new.endpoints_version(), false, services, gone)
+}
+
+/// All endpoints, for a session that begins or fell behind.
+pub fn full_endpoints(state: &State) -> Vec<pb::Endpoints> {
+    let services = endpoint::publishing_services(state)
+        .filter_map(|id| endpoint::of_service(state, id))
+        .map(|endpoints| object::endpoints(&endpoints))
+        .collect();
+    parts(state.endpoints_version(), true, services, Vec::new())
+}
+
+/// Cuts a set into messages of bounded size; the last has `more` unset.
+fn parts(
+    version: u64,
+    full: bool,
+    services: Vec<pb::ServiceEndpoints>,
+    gone: Vec<String>,
+) -> Vec<pb::Endpoints> {
+    let blank = || pb::Endpoints { version, full, more: true, services: Vec::new(), gone: Vec::new() };
+    let mut messages = vec![pb::Endpoints { gone, ..blank() }];
+    let mut held = 0;
+    for service in services {
+        let size = service.backends.len() + 1;
+        if held + size > BACKENDS_MAX && held > 0 {
+            messages.push(blank());
+            held = 0;
+        }
+        held += size;
+        if let Some(last) = messages.last_mut() {
+            last.services.push(service);
+        }
+    }
+    if let Some(last) = messages.last_mut() {
+        last.more = false;
+    }
+    messages
+}

@@ -1,0 +1,42 @@
+//! Consensus of the managers: the replicated log, its storage, its transport, and `RaftNode`, the
+//! handle through which the rest of the manager proposes commands and reads the state.
+//!
+//! Reading order: `node` (the handle), `propose` and `members` (what it does), `leadership` (who
+//! leads), `machine` (apply and views), `network` and `service` (client and server of the
+//! protocol), `storage` and `log` (durability), `snapshot`, `disk` (files), `types` (openraft's
+//! generics; nothing outside this folder names them).
+//!
+//! Never here: what commands mean, TLS, authorization, gRPC servers. Channels to peers come from an
+//! injected `Connector`; the role of a caller is checked by middleware before `RaftService` sees
+//! the call.
+
+pub(crate) mod codec;
+mod config;
+pub(crate) mod disk;
+mod error;
+mod leadership;
+pub(crate) mod log;
+mod machine;
+mod members;
+mod network;
+mod node;
+mod peers;
+mod propose;
+mod service;
+mod snapshot;
+mod storage;
+#[cfg(test)]
+mod tests;
+mod types;
+
+pub use codec::CodecError;
+pub use config::{RaftConfig, Timing};
+pub use error::StorageError;
+pub use leadership::Leadership;
+pub use log::LogSettings;
+pub use machine::View;
+pub use members::{Member, MembersError};
+pub use node::{BootstrapError, RaftNode, StartError, Status};
+pub use peers::{Connector, ConnectorError};
+pub use propose::{Applied, COMMAND_LIMIT, ProposeError, ReadError};
+pub use service::RaftService;

@@ -1,0 +1,242 @@
+//! A disk in memory that loses what was not synced, tears what was being written, runs full and
+//! fails on demand.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use super::{Disk, DiskFile};
+
+/// Sectors reach the disk whole or not at all.
+pub(crate) const SECTOR: usize = 512;
+
+#[derive(Debug, Default)]
+struct Content {
+    now: Vec<u8>,
+    durable: Vec<u8>,
+    /// Writes since the last sync, in order.
+    pending: Vec<(usize, Vec<u8>)>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    names: BTreeMap<PathBuf, Arc<Mutex<Content>>>,
+    durable_names: BTreeMap<PathBuf, Arc<Mutex<Content>>>,
+    syncs_left: Option<u64>,
+    space_left: Option<u64>,
+    syncs: u64,
+}
+
+/// What of the unsynced writes reaches the disk when the power goes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Loss {
+    /// Nothing.
+    All,
+    /// All but the first so many bytes, in the order they were written.
+    After(usize),
+    /// Each sector by the toss of a seeded coin.
+    Sectors(u64),
+}
+
+/// The disk; clones share it.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct SimDisk(Arc<Mutex<Inner>>);
+
+impl SimDisk {
+    /// Lets so many syncs succeed, then fails every one.
+    pub(crate) fn fail_syncs_after(&self, count: u64) {
+        self.0.lock().unwrap().syncs_left = Some(count);
+    }
+
+    /// Leaves room for so many more bytes of new files.
+    pub(crate) fn limit_space(&self, bytes: u64) {
+        self.0.lock().unwrap().space_left = Some(bytes);
+    }
+
+    pub(crate) fn syncs(&self) -> u64 {
+        self.0.lock().unwrap().syncs
+    }
+
+    pub(crate) fn unsynced_bytes(&self) -> usize {
+        let inner = self.0.lock().unwrap();
+        inner
+            .names
+            .values()
+            .map(|file| file.lock().unwrap().pending.iter().map(|(_, b)| b.len()).sum::<usize>())
+            .sum()
+    }
+
+    /// The disk as it is found after a loss of power; `self` is left as it was.
+    pub(crate) fn after_power_loss(&self, loss: Loss) -> Self {
+        let inner = self.0.lock().unwrap();
+        let mut names = BTreeMap::new();
+        let mut budget = match loss {
+            Loss::After(bytes) => bytes,
+            Loss::All | Loss::Sectors(_) => 0,
+        };
+        let mut coin = match loss {
+            Loss::Sectors(seed) => seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
+            Loss::All | Loss::After(_) => 0,
+        };
+        for (path, file) in &inner.durable_names {
+            let file = file.lock().unwrap();
+            let mut bytes = file.durable.clone();
+            for (offset, data) in &file.pending {
+                if let Loss::Sectors(_) = loss {
+                    scatter(&mut bytes, *offset, data, &mut coin);
+                } else {
+                    let keep = budget.min(data.len());
+                    put(&mut bytes, *offset, &data[..keep]);
+                    budget -= keep;
+                }
+            }
+            let content = Content { now: bytes.clone(), durable: bytes, pending: Vec::new() };
+            names.insert(path.clone(), Arc::new(Mutex::new(content)));
+        }
+        Self(Arc::new(Mutex::new(Inner {
+            durable_names: names.clone(),
+            names,
+            ..Inner::default()
+        })))
+    }
+
+    /// Changes a file behind everyone's back.
+    pub(crate) fn tamper(&self, path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
+        let inner = self.0.lock().unwrap();
+        let mut file = inner.names[path].lock().unwrap();
+        change(&mut file.now);
+        file.durable = file.now.clone();
+        file.pending.clear();
+    }
+
+    pub(crate) fn bytes(&self, path: &Path) -> Vec<u8> {
+        self.0.lock().unwrap().names[path].lock().unwrap().now.clone()
+    }
+
+    pub(crate) fn paths(&self) -> Vec<PathBuf> {
+        self.0.lock().unwrap().names.keys().cloned().collect()
+    }
+}
+
+fn put(bytes: &mut Vec<u8>, offset: usize, data: &[u8]) {
+    if bytes.len() < offset + data.len() {
+        bytes.resize(offset + data.len(), 0);
+    }
+    bytes[offset..offset + data.len()].copy_from_slice(data);
+}
+
+fn scatter(bytes: &mut Vec<u8>, offset: usize, data: &[u8], coin: &mut u64) {
+    let mut at = offset;
+    let end = offset + data.len();
+    while at < end {
+        let next = ((at / SECTOR + 1) * SECTOR).min(end);
+        *coin ^= *coin << 13;
+        *coin ^= *coin >> 7;
+        *coin ^= *coin << 17;
+        if *coin & 8 == 0 {
+            put(bytes, at, &data[at - offset..next - offset]);
+        }
+        at = next;
+    }
+}
+
+struct SimFile {
+    disk: SimDisk,
+    content: Arc<Mutex<Content>>,
+}
+
+impl DiskFile for SimFile {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        let content = self.content.lock().unwrap();
+        let start = usize::try_from(offset).unwrap();
+        let found =
+            content.now.get(start..start + buffer.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
+        buffer.copy_from_slice(found);
+        Ok(())
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        let mut content = self.content.lock().unwrap();
+        let start = usize::try_from(offset).unwrap();
+        put(&mut content.now, start, bytes);
+        content.pending.push((start, bytes.to_vec()));
+        Ok(())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        {
+            let mut inner = self.disk.0.lock().unwrap();
+            inner.syncs += 1;
+            if let Some(left) = &mut inner.syncs_left {
+                if *left == 0 {
+                    return Err(io::Error::from_raw_os_error(libc::EIO));
+                }
+                *left -= 1;
+            }
+        }
+        let mut content = self.content.lock().unwrap();
+        content.durable = content.now.clone();
+        content.pending.clear();
+        Ok(())
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.content.lock().unwrap().now.len() as u64)
+    }
+}
+
+impl Disk for SimDisk {
+    fn create_dir(&self, _dir: &Path) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        let inner = self.0.lock().unwrap();
+        Ok(inner
+            .names
+            .keys()
+            .filter(|path| path.parent() == Some(dir))
+            .map(|path| path.file_name().unwrap().to_str().unwrap().to_owned())
+            .collect())
+    }
+
+    fn create(&self, path: &Path, len: u64) -> io::Result<Arc<dyn DiskFile>> {
+        let mut inner = self.0.lock().unwrap();
+        if let Some(left) = &mut inner.space_left {
+            *left =
+                left.checked_sub(len).ok_or_else(|| io::Error::from_raw_os_error(libc::ENOSPC))?;
+        }
+        let content = Arc::new(Mutex::new(Content {
+            now: vec![0; usize::try_from(len).unwrap()],
+            ..Content::default()
+        }));
+        inner.names.insert(path.to_path_buf(), content.clone());
+        Ok(Arc::new(SimFile { disk: self.clone(), content }))
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        let inner = self.0.lock().unwrap();
+        let content = inner.names.get(path).ok_or(io::ErrorKind::NotFound)?.clone();
+        Ok(Arc::new(SimFile { disk: self.clone(), content }))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut inner = self.0.lock().unwrap();
+        let content = inner.names.remove(from).ok_or(io::ErrorKind::NotFound)?;
+        inner.names.insert(to.to_path_buf(), content);
+        Ok(())
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        let mut inner = self.0.lock().unwrap();
+        inner.names.remove(path).ok_or(io::ErrorKind::NotFound)?;
+        Ok(())
+    }
+
+    fn sync_dir(&self, _dir: &Path) -> io::Result<()> {
+        let mut inner = self.0.lock().unwrap();
+        inner.durable_names = inner.names.clone();
+        Ok(())
+    }
+}

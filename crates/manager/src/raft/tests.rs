@@ -1,0 +1,5 @@
+//! Whole groups in one process, on loopback without TLS: writes, failover, restarts, snapshots.
+
+mod cluster;
+pub(crate) mod fixture;
+mod store;
