@@ -32,8 +32,12 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Builds the programs in release mode; returns the folder they are in.
-    pub fn build() -> Result<PathBuf> {
+    /// Builds the programs in release mode, unless there are some to use already; returns the
+    /// folder they are in.
+    pub fn build(present: Option<&Path>) -> Result<PathBuf> {
+        if let Some(folder) = present {
+            return folder.canonicalize().with_context(|| format!("opening {}", folder.display()));
+        }
         let mut command = cargo::cargo(["build", "--release"]);
         for program in ["cluster-manager", "cluster-worker", "cluster-shim", "clusterctl"] {
             command.args(["--bin", program]);

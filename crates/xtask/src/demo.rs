@@ -4,6 +4,7 @@
 //! killed, one worker loses power, the leader loses power; each time the clock runs until all is
 //! well again. In the end everything is removed, and that nothing is left is checked.
 
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -19,6 +20,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 #[derive(clap::Args)]
 pub struct Args {
+    /// Use the programs in this folder instead of building them.
+    #[arg(long)]
+    bin_dir: Option<PathBuf>,
     /// Leave the lab running at the end; `clusterctl lab down` removes it.
     #[arg(long)]
     keep: bool,
@@ -27,7 +31,7 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<()> {
     let mut phases = Phases::new();
     phases.run("set-up", || setup::ensure(&[setup::LAB]))?;
-    let bin_dir = phases.run("build", Cluster::build)?;
+    let bin_dir = phases.run("build", || Cluster::build(args.bin_dir.as_deref()))?;
     let archive = phases.run("image", image::build)?;
 
     let begin = Instant::now();
@@ -54,7 +58,7 @@ pub fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-fn story(cluster: &Cluster, archive: &std::path::Path) -> Result<()> {
+fn story(cluster: &Cluster, archive: &Path) -> Result<()> {
     let step = Instant::now();
     cluster.lab.load_image(archive).context("loading the image")?;
     told(step.elapsed(), "the web app's image is on every worker");

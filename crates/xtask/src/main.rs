@@ -2,6 +2,7 @@
 //! `cargo build`. It needs nothing but cargo; what a command needs besides, it installs (`test`)
 //! or names.
 
+mod bench;
 mod cargo;
 mod cluster;
 mod demo;
@@ -31,6 +32,8 @@ enum Command {
     Test(test::Args),
     /// Check format, lints, layers and house rules; changes nothing.
     Verify,
+    /// Measure the promises of the design, beside Docker Swarm where it is installed.
+    Bench(bench::Args),
     /// Pack the demo web server into images/web.tar of the target folder.
     Image,
     /// Check layers and house rules alone.
@@ -42,6 +45,7 @@ fn main() -> ExitCode {
         Command::Demo(args) => demo::run(&args),
         Command::Test(args) => test::run(&args),
         Command::Verify => verify::run(),
+        Command::Bench(args) => bench::run(&args),
         Command::Image => image::run(),
         Command::Tidy => tidy::run(),
     };

@@ -1,0 +1,68 @@
+//! `cargo xtask bench`: the figures that DESIGN.md promises, as medians, beside Docker Swarm's.
+//!
+//! Both run on the same machines of a lab, three managers and three workers, one after the other,
+//! and lose power in the same way. `ours` and `swarm` measure, `figures` keeps and prints,
+//! `idle` weighs processes that do nothing. The table goes to stdout as markdown.
+
+mod figures;
+mod idle;
+mod ours;
+mod swarm;
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+
+use crate::cluster::Cluster;
+use crate::image;
+use crate::phases::Phases;
+use crate::setup;
+
+use self::figures::Report;
+
+/// Medians of fewer runs say little.
+const LEAST_RUNS: usize = 10;
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Use the programs in this folder instead of building them.
+    #[arg(long)]
+    bin_dir: Option<PathBuf>,
+    /// Runs of each measurement.
+    #[arg(long, default_value_t = LEAST_RUNS)]
+    runs: usize,
+    /// Measure only our own cluster.
+    #[arg(long)]
+    no_swarm: bool,
+    /// Measure only Docker Swarm.
+    #[arg(long, conflicts_with = "no_swarm")]
+    only_swarm: bool,
+}
+
+pub fn run(args: &Args) -> Result<()> {
+    let mut phases = Phases::new();
+    phases.run("set-up", || setup::ensure(&[setup::LAB]))?;
+    let bin_dir = phases.run("build", || Cluster::build(args.bin_dir.as_deref()))?;
+    let archive = phases.run("image", image::build)?;
+    let mut report = Report::new(args.runs);
+    if !args.only_swarm {
+        phases.run("cluster", || ours::measure(&bin_dir, &archive, args.runs, &mut report))?;
+    }
+    if args.no_swarm {
+        report.note("Docker Swarm was left out as asked.");
+    } else if setup::installed("dockerd") && setup::installed("docker") {
+        // Ours stay worth printing when the other does not run on this kernel.
+        let measured =
+            phases.run("swarm", || swarm::measure(&bin_dir, &archive, args.runs, &mut report));
+        if let Err(error) = measured {
+            report.note(&format!("Docker Swarm could not be measured to the end: {error:#}."));
+        }
+    } else {
+        report.note(
+            "Docker Swarm is not installed here (`apt install docker.io`), so it was skipped.",
+        );
+    }
+    print!("{report}");
+    eprintln!("bench: {}", phases.summary());
+    Ok(())
+}
