@@ -12,25 +12,30 @@
 //! it is there.
 
 mod config;
+mod error;
 mod firewall;
 mod ipam;
 mod netlink;
 mod netns;
+mod setup;
 mod subnet;
 
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use config::{BridgeConfig, ConfigError, Notice};
+pub use error::Error;
 pub use subnet::{Subnet, SubnetError};
 
+use error::{at_attach, at_bridge, at_detach};
 use ipam::Ipam;
-use netlink::{Cable, Link, Netlink, Route};
+use netlink::{Cable, Link, Netlink};
 use netns::{Inside, Sysctl};
+use setup::{adopt, check_routes, ensure_device, ids_in, load_rules, underlay_mtu};
 
 /// The container's side of the network, as the runtime needs it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,53 +48,6 @@ pub struct Attachment {
     pub prefix_len: u8,
     /// Our end of the cable, for statistics.
     pub host_device: String,
-}
-
-/// Why the network of this machine or of a container could not be set up.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    #[error("the bridge configuration is not usable")]
-    Config(#[from] ConfigError),
-    #[error("cannot set up the bridge {bridge}: {step}")]
-    Bridge {
-        bridge: String,
-        step: &'static str,
-        #[source]
-        source: io::Error,
-    },
-    #[error("a network device named {0} exists and is not a bridge; choose another bridge name")]
-    NameTaken(String),
-    #[error(
-        "the container subnet {subnet} is already routed to the device {device}; \
-         choose another subnet"
-    )]
-    SubnetTaken { subnet: Subnet, device: String },
-    #[error("`{0}` cannot name a container network: 1 to 64 letters, digits, - and _")]
-    BadId(String),
-    #[error("the container subnet {0} has no free address left")]
-    Exhausted(Subnet),
-    #[error("cannot attach container {id}: {step}")]
-    Attach {
-        id: String,
-        step: &'static str,
-        #[source]
-        source: io::Error,
-    },
-    #[error("cannot detach container {id}: {step}")]
-    Detach {
-        id: String,
-        step: &'static str,
-        #[source]
-        source: io::Error,
-    },
-    #[error("cannot look through {dir} for container networks")]
-    Scan {
-        dir: PathBuf,
-        #[source]
-        source: io::Error,
-    },
-    #[error("the network step for {0} was interrupted")]
-    Interrupted(String),
 }
 
 /// Handle to the bridge; clones share it. Dropping it changes nothing in the
@@ -156,7 +114,7 @@ impl Bridge {
             sysctl.write().map_err(step("setting kernel parameters"))?;
         }
         notices.extend(load_rules(&config).await);
-        let attached = adopt(&config, &netlink).await?;
+        let attached = adopt(&config, &netlink, &bridge).await?;
         let taken: Vec<_> = attached.values().map(|a| a.ip).collect();
         for notice in &notices {
             tracing::warn!(bridge = config.bridge_name, %notice, "container network is degraded");
@@ -366,131 +324,6 @@ async fn container_device(netlink: &Netlink) -> io::Result<u32> {
     Ok(device.ok_or(io::ErrorKind::NotFound)?.index)
 }
 
-async fn ensure_device(config: &BridgeConfig, netlink: &Netlink, mtu: u32) -> Result<Link, Error> {
-    let name = &config.bridge_name;
-    let step = |step| at_bridge(name, step);
-    let gateway = config.subnet.gateway();
-    netlink.add_bridge(name, config::mac(gateway), mtu).await.map_err(step("creating it"))?;
-    let found = netlink.link(name).await.map_err(step("finding it"))?;
-    let mut bridge = found.ok_or_else(|| step("finding it")(io::ErrorKind::NotFound.into()))?;
-    if !bridge.is_bridge {
-        return Err(Error::NameTaken(name.clone()));
-    }
-    if bridge.mtu != mtu {
-        let set = netlink.set_mtu(bridge.index, mtu).await;
-        set.map_err(step("setting its MTU"))?;
-        bridge.mtu = mtu;
-    }
-    netlink
-        .add_address(bridge.index, gateway, config.subnet.prefix_len())
-        .await
-        .map_err(step("setting its address"))?;
-    let up = netlink.set_up(bridge.index).await;
-    up.map_err(step("bringing it up"))?;
-    Ok(bridge)
-}
-
-/// Finds the attachments that are complete: a pinned namespace with an address
-/// of ours and a cable.
-async fn adopt(
-    config: &BridgeConfig,
-    netlink: &Netlink,
-) -> Result<HashMap<String, Attachment>, Error> {
-    let mut attached = HashMap::new();
-    for id in ids_in(&config.netns_dir).await? {
-        match adopt_one(config, netlink, &id).await {
-            Ok(Some(attachment)) => {
-                attached.insert(id, attachment);
-            }
-            Ok(None) => tracing::debug!(id, "container network is incomplete, not adopted"),
-            Err(error) => tracing::warn!(id, %error, "container network cannot be read"),
-        }
-    }
-    Ok(attached)
-}
-
-async fn adopt_one(
-    config: &BridgeConfig,
-    netlink: &Netlink,
-    id: &str,
-) -> io::Result<Option<Attachment>> {
-    if netlink.link(&config.host_device(id)).await?.is_none() {
-        return Ok(None);
-    }
-    let Some(inside) = netns::open(&config.netns_dir.join(id)).await? else {
-        return Ok(None);
-    };
-    let Some(device) = inside.netlink.link(CONTAINER_DEVICE).await? else {
-        return Ok(None);
-    };
-    let addresses = inside.netlink.addresses(device.index).await?;
-    let ours = addresses.iter().find(|(ip, _)| config.subnet.contains(*ip));
-    // The route is the last step of building one.
-    let routes = inside.netlink.routes().await?;
-    let complete = routes.iter().any(|route| route.prefix_len == 0);
-    Ok(ours.filter(|_| complete).map(|(ip, _)| config.attachment(id, *ip)))
-}
-
-async fn ids_in(dir: &Path) -> Result<Vec<String>, Error> {
-    let scan = |source| Error::Scan { dir: dir.to_owned(), source };
-    let mut ids = Vec::new();
-    let mut entries = tokio::fs::read_dir(dir).await.map_err(scan)?;
-    while let Some(entry) = entries.next_entry().await.map_err(scan)? {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if config::is_id(&name) {
-            ids.push(name);
-        }
-    }
-    Ok(ids)
-}
-
-async fn load_rules(config: &BridgeConfig) -> Vec<Notice> {
-    let text = firewall::rules(&config.nft_table, &config.bridge_name, config.subnet);
-    if let Err(error) = firewall::load(&text).await {
-        return vec![Notice::no_packet_filter(&error)];
-    }
-    let drops = firewall::foreign_drops(&config.nft_table).await;
-    let drops = drops.unwrap_or_default().into_iter();
-    drops.map(|table| Notice::ForwardDropped { table }).collect()
-}
-
-/// Refuses a subnet that leads elsewhere; a wider route is only worth a word,
-/// because ours is more specific and wins.
-fn check_routes(
-    config: &BridgeConfig,
-    routes: &[Route],
-    links: &[Link],
-) -> Result<Vec<Notice>, Error> {
-    let subnet = config.subnet;
-    let mut notices = Vec::new();
-    for route in routes.iter().filter(|r| r.prefix_len > 0) {
-        let device = links.iter().find(|l| Some(l.index) == route.device);
-        let device = device.map_or("none", |l| l.name.as_str()).to_owned();
-        if device == config.bridge_name {
-            continue;
-        }
-        if subnet.contains(route.destination) && route.prefix_len >= subnet.prefix_len() {
-            return Err(Error::SubnetTaken { subnet, device });
-        }
-        let mask = u32::MAX << (32 - u32::from(route.prefix_len));
-        if u32::from(subnet.network()) & mask == u32::from(route.destination) & mask {
-            notices.push(Notice::ShadowsRoute { subnet, device });
-        }
-    }
-    Ok(notices)
-}
-
-/// The MTU of the device the machine reaches the world through.
-fn underlay_mtu(routes: &[Route], links: &[Link]) -> u32 {
-    let default = routes.iter().filter(|r| r.prefix_len == 0);
-    default
-        .min_by_key(|r| r.metric)
-        .and_then(|r| links.iter().find(|l| Some(l.index) == r.device))
-        .map_or(DEFAULT_MTU, |l| l.mtu)
-}
-
-const DEFAULT_MTU: u32 = 1500;
-
 fn checked(id: &str) -> Result<String, Error> {
     match config::is_id(id) {
         true => Ok(id.to_owned()),
@@ -504,19 +337,4 @@ async fn owned<T: Send + 'static>(
     work: impl Future<Output = Result<T, Error>> + Send + 'static,
 ) -> Result<T, Error> {
     tokio::spawn(work).await.map_err(|_| Error::Interrupted(id))?
-}
-
-fn at_bridge(bridge: &str, step: &'static str) -> impl FnOnce(io::Error) -> Error {
-    let bridge = bridge.to_owned();
-    move |source| Error::Bridge { bridge, step, source }
-}
-
-fn at_attach(id: &str, step: &'static str) -> impl FnOnce(io::Error) -> Error {
-    let id = id.to_owned();
-    move |source| Error::Attach { id, step, source }
-}
-
-fn at_detach(id: &str, step: &'static str) -> impl FnOnce(io::Error) -> Error {
-    let id = id.to_owned();
-    move |source| Error::Detach { id, step, source }
 }

@@ -113,6 +113,13 @@ impl Netlink {
         set.map_err(into_io)
     }
 
+    /// Makes a device a port of the bridge.
+    pub async fn plug(&self, index: u32, bridge: u32) -> io::Result<()> {
+        let port = LinkUnspec::new_with_index(index).controller(bridge).up();
+        let set = self.handle.link().set(port.build()).execute().await;
+        set.map_err(into_io)
+    }
+
     pub async fn set_mtu(&self, index: u32, mtu: u32) -> io::Result<()> {
         let message = LinkUnspec::new_with_index(index).mtu(mtu).build();
         let set = self.handle.link().set(message).execute().await;

@@ -11,11 +11,12 @@ use cluster_network::{Backend, Endpoints, Mesh, MeshConfig, PublishedPort};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-/// Every address of 127.0.0.0/8 is ours; tests run in one process, so handing
-/// them out once keeps them apart.
+/// An address nobody else uses: all of 127.0.0.0/8 is loopback, and tests run
+/// in several threads or several processes.
 pub fn loopback() -> Ipv4Addr {
     static NEXT: AtomicU8 = AtomicU8::new(10);
-    Ipv4Addr::new(127, 0, 77, NEXT.fetch_add(1, Ordering::Relaxed))
+    let [_, _, high, low] = std::process::id().to_be_bytes();
+    Ipv4Addr::new(127, 128 | high, low, NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
 pub struct World {
