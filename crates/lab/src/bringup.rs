@@ -11,6 +11,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use crate::daemons::{daemon_env, manager_address, manager_argv, worker_argv, write_context};
@@ -26,6 +27,8 @@ use crate::state::{Folder, Node, State};
 use crate::teardown;
 
 const BOOTSTRAP_WITHIN: Duration = Duration::from_secs(30);
+/// Between questions to a cluster that is busy starting; each costs a process and a handshake.
+const ASK_PAUSE: Duration = Duration::from_millis(40);
 const TAIL_LINES: usize = 15;
 
 pub(crate) fn up(options: &LabOptions) -> Result<Lab> {
@@ -274,6 +277,7 @@ fn fetch_token(lab: &Lab, hall: &Hall<'_>, state: &State, role: &str) -> Result<
             Ok(text) => Some(Ok(text.trim().to_owned())),
             Err(reason) => {
                 last = reason;
+                sleep(ASK_PAUSE);
                 None
             }
         }
@@ -298,7 +302,11 @@ fn wait_ready(lab: &Lab, hall: &Hall<'_>, options: &LabOptions, state: &State) -
             return Some(Err(died(hall, folder, &dead.name)));
         }
         missing = ready::missing(lab, state);
-        missing.is_empty().then_some(Ok(()))
+        if missing.is_empty() {
+            return Some(Ok(()));
+        }
+        sleep(ASK_PAUSE);
+        None
     });
     reached.unwrap_or_else(|| {
         let mut detail = missing.join("; ");
