@@ -6,6 +6,7 @@
 //! digest by which it was asked for; a failed pull leaves verified blobs that
 //! the next one uses and that garbage collection takes otherwise.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use futures::stream::{StreamExt, TryStreamExt};
@@ -143,8 +144,19 @@ impl Pull {
             });
         }
         self.blob(&manifest.config).await?;
+        match self.read_config(&manifest.config.digest).await {
+            Err(Error::Corrupt { path, .. }) => {
+                self.replace_blob(&path, &manifest.config).await?;
+                self.read_config(&manifest.config.digest).await
+            }
+            done => done,
+        }
+    }
+
+    async fn read_config(&self, digest: &Digest) -> Result<ConfigDocument> {
         let store = Arc::clone(&self.store);
-        let digest = manifest.config.digest.clone();
+        let digest = digest.clone();
+        let image = self.reference.to_string();
         blocking("reading the configuration", move || {
             let bytes = store.layout.read_blob(&digest)?;
             let config = ConfigDocument::parse(&bytes.unwrap_or_default(), &image)?;
@@ -158,17 +170,21 @@ impl Pull {
         self.lease.add(diff_id);
         self.blob(blob).await?;
         match self.store.unpack_layer(&blob.digest, diff_id).await {
-            // A blob of an earlier pull went bad on our disk; the registry has another.
             Err(Error::Corrupt { path, .. }) => {
-                tracing::warn!(path = %path.display(), "blob is corrupt, loading it again");
-                self.store.drop_blob(&blob.digest).await?;
-                self.blob(blob).await?;
+                self.replace_blob(&path, blob).await?;
                 self.store.unpack_layer(&blob.digest, diff_id).await?;
             }
             done => done?,
         }
         self.progress.send_modify(|p| p.layers_done += 1);
         Ok(())
+    }
+
+    /// A blob of an earlier pull went bad on our disk; the registry has another.
+    async fn replace_blob(&self, path: &Path, blob: &Descriptor) -> Result<()> {
+        tracing::warn!(path = %path.display(), "blob is corrupt, loading it again");
+        self.store.drop_blob(&blob.digest).await?;
+        self.blob(blob).await
     }
 
     async fn blob(&self, descriptor: &Descriptor) -> Result<()> {

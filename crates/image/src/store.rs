@@ -89,10 +89,15 @@ impl ImageStore {
         auth: Option<Auth>,
         progress: Option<watch::Sender<Progress>>,
     ) -> Result<Image> {
-        if policy != PullPolicy::Always
-            && let Some(image) = self.inner.local(reference).await?
-        {
-            return Ok(image);
+        if policy != PullPolicy::Always {
+            match self.inner.local(reference).await {
+                Ok(Some(image)) => return Ok(image),
+                Ok(None) => {}
+                Err(error @ Error::Corrupt { .. }) if policy == PullPolicy::Missing => {
+                    tracing::warn!(image = %reference, %error, "image is pulled again");
+                }
+                Err(error) => return Err(error),
+            }
         }
         if policy == PullPolicy::Never {
             return Err(Error::NotFound { reference: reference.to_string() });
@@ -273,7 +278,11 @@ impl Inner {
     fn summaries(&self) -> Result<Vec<Summary>> {
         let mut summaries = Vec::new();
         for (reference, entry) in self.refs.all() {
-            let documents = self.documents(&entry.manifest, None)?;
+            // One bad image does not hide the others.
+            let documents = self.documents(&entry.manifest, None).unwrap_or_else(|error| {
+                tracing::warn!(image = %reference, %error, "image cannot be read");
+                None
+            });
             let diff_ids = documents.map(|d| d.diff_ids()).unwrap_or_default();
             summaries.push(Summary {
                 reference,

@@ -210,3 +210,21 @@ async fn the_pull_stops_when_nobody_waits() {
     liar.serve(&image);
     assert!(pull(&fresh, &name).await.is_ok());
 }
+
+#[tokio::test]
+async fn a_corrupt_store_is_mended_from_the_registry() {
+    let (liar, fresh, image) = (Liar::start().await, Fresh::new(), sample());
+    liar.serve(&image);
+    let name = web(&liar);
+    let layers = pull(&fresh, &name).await.unwrap().layers;
+    for bytes in image.blobs().chain([&image.manifest]) {
+        let hex = cluster_image::Digest::of(bytes).hex().to_owned();
+        let path = fresh.dir.path().join("blobs/sha256").join(hex);
+        std::fs::write(&path, b"rot").unwrap();
+    }
+    std::fs::remove_dir_all(layers[0].parent().unwrap()).unwrap();
+    assert_eq!(fresh.store.list().await.unwrap().len(), 1);
+    let mended = pull(&fresh, &name).await.unwrap();
+    assert!(mended.layers[0].join("big").exists());
+    assert!(fresh.store.resolve_local(&name).await.unwrap().is_some());
+}
