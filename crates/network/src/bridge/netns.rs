@@ -92,6 +92,10 @@ pub struct Sysctl {
 impl Sysctl {
     pub fn write(&self) -> io::Result<()> {
         let path = Path::new("/proc/sys").join(self.key);
+        // Where /proc is read-only somebody may have set it for us.
+        if fs::read_to_string(&path).is_ok_and(|value| value.trim() == self.value) {
+            return Ok(());
+        }
         match fs::write(&path, self.value) {
             Err(error) if self.optional => {
                 tracing::debug!(key = self.key, %error, "optional kernel setting left alone");

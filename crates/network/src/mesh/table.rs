@@ -190,6 +190,9 @@ impl Table {
     }
 
     fn is_suspect(&self, backend: &Backend, now: Instant) -> bool {
+        if self.suspects.is_empty() {
+            return false;
+        }
         let suspects =
             [Suspect::Node(backend.node_id.clone()), Suspect::Task(backend.task_id.clone())];
         suspects.iter().any(|s| self.suspects.get(s).is_some_and(|s| s.until > now))
