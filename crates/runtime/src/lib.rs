@@ -9,6 +9,7 @@
 //! policy, and anything that knows about services, slots or managers.
 
 mod cgroup;
+pub mod embedded;
 pub mod error;
 pub mod exec;
 pub mod logs;
@@ -17,9 +18,11 @@ mod process;
 pub mod runtime;
 pub mod shim;
 pub mod signal;
+pub mod simulated;
 pub mod spec;
 mod sys;
 
+pub use embedded::{EmbeddedConfig, EmbeddedRuntime};
 pub use error::{Error, Result};
 pub use exec::{ExecExit, ExecSession, ExecSpec};
 pub use logs::{LogLine, LogQuery, LogStream, OutputStream};
@@ -27,5 +30,7 @@ pub use observe::{
     Caps, Created, Event, EventStream, Exit, ExitSource, Observed, Started, State, Stats,
 };
 pub use runtime::Runtime;
+pub use shim::Backend;
 pub use signal::Signal;
+pub use simulated::{Script, SimulatedRuntime};
 pub use spec::{ContainerId, ContainerSpec, ImageRoot, Limits, LogRotation, Mount};
