@@ -1,1 +1,5 @@
-fn main() {}
+//! The worker's binary; all of it is in the library.
+
+fn main() -> std::process::ExitCode {
+    cluster_worker::cli::main()
+}

@@ -1,0 +1,233 @@
+//! `cluster-worker` itself: checks, first join, the machine's parts, signals.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use cluster_daemon::shutdown::Signals;
+use cluster_daemon::{DataDirLock, OnError, Scope, build_info, telemetry};
+use cluster_identity::{Identity, TlsIdentity};
+use cluster_image::{ImageStore, RegistryOptions};
+use cluster_model::validate;
+use cluster_network::mesh::{IdentityTls, Mesh, MeshConfig};
+use cluster_network::{Bridge, BridgeConfig};
+use cluster_runtime::{Backend, EmbeddedConfig, EmbeddedRuntime};
+
+use super::RunArgs;
+use crate::data_dir::DataDir;
+use crate::describe;
+use crate::host::{Bridged, Meshed, StoredImages};
+use crate::join;
+use crate::local::Listening;
+use crate::member::Member;
+use crate::node::Parts;
+use crate::worker::{self, Setup};
+
+/// Little is computed here; more threads would only cost memory.
+const THREADS: usize = 2;
+const BLOCKING_THREADS: usize = 16;
+const STACK_BYTES: usize = 1 << 20;
+/// How long open log streams and the like may take to end.
+const DRAIN_MAX: Duration = Duration::from_secs(3);
+
+pub(super) fn worker(args: RunArgs) -> anyhow::Result<()> {
+    telemetry::init(args.log_format, "info")?;
+    if !nix::unistd::geteuid().is_root() {
+        bail!("cluster-worker runs containers and must be started as root");
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(THREADS)
+        .max_blocking_threads(BLOCKING_THREADS)
+        .thread_stack_size(STACK_BYTES)
+        .thread_keep_alive(Duration::from_secs(2))
+        .enable_all()
+        .build()
+        .context("starting the async runtime")?;
+    let outcome = runtime.block_on(serve(args));
+    // Blocking work that hangs must not keep the process.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    outcome
+}
+
+async fn serve(args: RunArgs) -> anyhow::Result<()> {
+    let mut signals = Signals::listen()?;
+    let data = DataDir::new(std::path::absolute(&args.data_dir)?);
+    let _lock = DataDirLock::acquire(data.root())?;
+    tracing::info!(version = %build_info(), data_dir = %data.root().display(), "worker starting");
+    let scope = Scope::root("worker");
+    tokio::select! {
+        begun = begin(&args, data, &scope) => begun?,
+        signal = signals.recv() => {
+            tracing::info!(%signal, "stopping before the start was complete");
+            return Ok(());
+        }
+    }
+    let outcome = tokio::select! {
+        signal = signals.recv() => {
+            tracing::info!(%signal, "worker stopping; containers run on");
+            Ok(())
+        }
+        failure = scope.failed() => Err(anyhow::Error::new(failure)),
+    };
+    if let Err(stuck) = scope.drain(DRAIN_MAX).await {
+        tracing::warn!(error = %stuck, "not everything ended in time");
+    }
+    outcome
+}
+
+async fn begin(args: &RunArgs, data: DataDir, scope: &Scope) -> anyhow::Result<()> {
+    let (identity, member) = membership(args, &data).await?;
+    let mut managers = args.join.clone();
+    managers.extend(member.managers.iter().cloned());
+    let advertise = match args.advertise {
+        Some(address) => address,
+        None => describe::address_towards(&managers).context(
+            "field `--advertise`: no route to any manager tells this node's address; \
+                      name the address at which other workers reach it",
+        )?,
+    };
+    let tls = TlsIdentity::new(identity)?;
+    let node_id = tls.identity().node_id.clone();
+    let store = open_images(&data).await?;
+    scope.spawn("local", OnError::Log, Listening::open(&data, store.clone())?.run());
+    let bridge = bridge(args).await?;
+    let notices = bridge.notices().iter().map(ToString::to_string).collect();
+    let description = describe::description(
+        advertise,
+        args.mesh_port,
+        member.boot,
+        args.labels(),
+        "embedded",
+        notices,
+    );
+    let parts = Parts {
+        runtime: Arc::new(embedded(args, &data)?),
+        images: Arc::new(StoredImages { store, registries: registries(args) }),
+        network: Arc::new(Bridged(bridge)),
+        balancers: Arc::new(Meshed(mesh(args, advertise, &tls).await?)),
+    };
+    let allowed_binds = args.allow_bind.iter().map(|folder| {
+        folder.canonicalize().with_context(|| format!("field `--allow-bind`: {}", folder.display()))
+    });
+    let setup = Setup {
+        allowed_binds: allowed_binds.collect::<Result<_, _>>()?,
+        join: args.join.clone(),
+        data,
+        tls,
+        member,
+        description,
+        parts,
+    };
+    let name = setup.member.name.clone();
+    worker::start(setup, scope).await?;
+    tracing::info!(node_id, name, address = %advertise, "ready");
+    Ok(())
+}
+
+/// The kept identity, or a new one from a first join; counts this start.
+async fn membership(args: &RunArgs, data: &DataDir) -> anyhow::Result<(Identity, Member)> {
+    let token = args.token.as_deref().map(join::token).transpose()?;
+    validate::labels("--label", args.labels().iter())
+        .map_err(|invalid| anyhow::anyhow!("{invalid}"))?;
+    let mut member = Member::load(data)?;
+    let identity = match join::kept(data.root(), token.as_ref())? {
+        Some(identity) => identity,
+        None => {
+            let (Some(token), false) = (token, args.join.is_empty()) else {
+                return Err(
+                    join::Error::NotAMember { dir: data.root().display().to_string() }.into()
+                );
+            };
+            let name = name(args)?;
+            let (identity, managers) = join::join(&args.join, &token, &name).await?;
+            let mut joined = Member { name, boot: 0, managers: Vec::new() };
+            joined.learn(managers);
+            // The name first: an identity without one would be a member nobody can name.
+            joined.store(data)?;
+            identity.store(data.root())?;
+            tracing::info!(
+                node_id = identity.node_id,
+                cluster_id = identity.cluster_id,
+                "joined the cluster"
+            );
+            member = Some(joined);
+            identity
+        }
+    };
+    let mut member = match member {
+        Some(member) => member,
+        None => Member { name: name(args)?, boot: 0, managers: Vec::new() },
+    };
+    if args.name.as_ref().is_some_and(|name| *name != member.name) {
+        tracing::warn!(
+            name = member.name,
+            "--name is ignored: a node keeps the name it joined with"
+        );
+    }
+    member.boot += 1;
+    member.store(data)?;
+    Ok((identity, member))
+}
+
+fn name(args: &RunArgs) -> anyhow::Result<String> {
+    let name = match &args.name {
+        Some(name) => name.clone(),
+        None => {
+            let name = nix::unistd::gethostname().context("reading the host's name")?;
+            name.to_string_lossy().into_owned()
+        }
+    };
+    validate::name("--name", &name).map_err(|invalid| anyhow::anyhow!("{invalid}"))?;
+    Ok(name)
+}
+
+async fn open_images(data: &DataDir) -> anyhow::Result<ImageStore> {
+    let path = data.images();
+    let opened = tokio::task::spawn_blocking(move || ImageStore::open(&path));
+    Ok(opened.await.context("opening the image store")??)
+}
+
+fn registries(args: &RunArgs) -> RegistryOptions {
+    RegistryOptions { insecure: args.insecure_registry.clone(), ..RegistryOptions::default() }
+}
+
+async fn bridge(args: &RunArgs) -> anyhow::Result<Bridge> {
+    let mut config = BridgeConfig::new(args.run_dir.join("netns"));
+    config.subnet = args.subnet;
+    config.bridge_name.clone_from(&args.bridge);
+    if args.bridge != BridgeConfig::new(PathBuf::new()).bridge_name {
+        // Two workers on one machine have two bridges, and rules of their own.
+        let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
+        config.nft_table =
+            format!("cluster_{}", args.bridge.chars().map(plain).collect::<String>());
+    }
+    Ok(Bridge::ensure(config).await?)
+}
+
+async fn mesh(args: &RunArgs, advertise: IpAddr, tls: &TlsIdentity) -> anyhow::Result<Mesh> {
+    let listen = args.listen_address(advertise);
+    let node_id = tls.identity().node_id.clone();
+    let mut config = MeshConfig::new(node_id, SocketAddr::new(listen, args.mesh_port));
+    config.publish_addr = listen;
+    Mesh::start(config, Arc::new(IdentityTls::new(tls)))
+        .await
+        .context("field `--mesh-port`: another process may be using it")
+}
+
+fn embedded(args: &RunArgs, data: &DataDir) -> anyhow::Result<EmbeddedRuntime> {
+    let config = EmbeddedConfig {
+        state_dir: data.containers(),
+        run_dir: absolute(&args.run_dir)?.join("shim"),
+        cgroup_parent: args.cgroup_parent.clone(),
+        shim: None,
+        backend: Backend::default(),
+        concurrent_starts: 8,
+    };
+    Ok(EmbeddedRuntime::open(config)?)
+}
+
+fn absolute(path: &Path) -> anyhow::Result<PathBuf> {
+    Ok(std::path::absolute(path)?)
+}

@@ -1,0 +1,293 @@
+//! The one stream to a manager: says what this machine is and what becomes of its tasks, hears what
+//! to run.
+//!
+//! *Flow*: hello; then heartbeats, reports and acknowledgements out, assignments, endpoints and
+//! requests in. Any manager will do; when one is lost, or says something older than what is known
+//! here, the next one is dialled, with back-off and jitter.
+//!
+//! *Guarantees*: assignments are on disk before anybody acts on them. Nothing here ends a container
+//! because a manager is silent.
+//!
+//! *On failure*: a manager that is gone closes the connection or stops answering pings; both end
+//! the session within two seconds. Only removal from the cluster ends the loop.
+
+pub mod managers;
+
+use std::error::Error as StdError;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cluster_daemon::{Backoff, Scope};
+use cluster_identity::{
+    ChannelOptions, ConnectError, TlsClient, TlsIdentity, connect, find_connect_error,
+};
+use cluster_pb::dispatcher::v1 as pb;
+use cluster_pb::dispatcher::v1::dispatcher_client::DispatcherClient;
+use cluster_pb::dispatcher::v1::manager_message::Item as Heard;
+use cluster_pb::dispatcher::v1::worker_message::Item as Said;
+use cluster_pb::types::v1::NodeDescription;
+use cluster_wire::Code;
+use cluster_wire::error::code_of;
+use rand::Rng;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Status, Streaming};
+
+use crate::assignments::{self, Intake, Table, store};
+use crate::endpoints::{self, Following, Told};
+use crate::logs::Requests;
+use crate::node::Node;
+use crate::report::Reporting;
+use crate::task::Tasks;
+pub use managers::Managers;
+
+/// Messages that may wait for the connection; more means that the manager does not read.
+const OUTGOING_MAX: usize = 64;
+const MESSAGE_BYTES_MAX: usize = 16 << 20;
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+const OPEN_TIMEOUT: Duration = Duration::from_secs(3);
+/// Together they bound how long a manager may be gone unnoticed.
+const PING_PERIOD: Duration = Duration::from_millis(500);
+const PING_TIMEOUT: Duration = Duration::from_millis(1200);
+/// Until the manager says otherwise.
+const HEARTBEAT_PERIOD: Duration = Duration::from_secs(1);
+const RETRY_FIRST: Duration = Duration::from_millis(50);
+const RETRY_MAX: Duration = Duration::from_secs(2);
+
+/// Why a session ended.
+#[derive(Debug, thiserror::Error)]
+pub enum Ended {
+    #[error("connecting failed")]
+    Connect(#[source] ConnectError),
+    #[error("the manager did not open the session within {OPEN_TIMEOUT:?}")]
+    Silent,
+    #[error("the manager refused or broke the session")]
+    Status(#[source] Box<Status>),
+    #[error("the manager closed the session")]
+    Closed,
+    #[error("the manager does not read what is sent")]
+    Stuck,
+    #[error("its assignments were refused")]
+    Assignments(#[source] assignments::Refused),
+    #[error("its endpoints were refused")]
+    Endpoints(#[source] endpoints::Refused),
+    #[error("the assignments could not be written down")]
+    Store(#[source] store::Error),
+    #[error("the assignments could not be written down: the write was interrupted")]
+    Interrupted,
+}
+
+/// This node is no longer a member.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "this node was removed from the cluster: its containers are left as they are; to join again, \
+     stop them and start the worker with an empty data folder and a join token"
+)]
+pub struct Removed;
+
+/// Everything a session works on; outlives sessions.
+pub struct Agent {
+    pub node: Arc<Node>,
+    pub tls: TlsIdentity,
+    pub managers: Arc<Managers>,
+    pub description: NodeDescription,
+    pub table: Table,
+    pub tasks: Tasks,
+    pub following: Arc<Following>,
+    pub scope: Scope,
+}
+
+impl Agent {
+    /// Keeps a session open for ever.
+    pub async fn run(mut self) -> Result<std::convert::Infallible, Removed> {
+        let mut backoff = Backoff::new(RETRY_FIRST, RETRY_MAX);
+        let mut failures = 0u32;
+        loop {
+            let address = self.managers.next();
+            let ended = self.session(&address, &mut failures).await;
+            let was_connected = self.node.hearing.borrow().connected;
+            self.node.hearing.send_modify(|hearing| hearing.connected = false);
+            if let Ended::Status(status) = &ended
+                && code_of(status) == Some(Code::Removed)
+            {
+                return Err(Removed);
+            }
+            if was_connected {
+                backoff.reset();
+                failures = 0;
+            }
+            failures += 1;
+            complain(&address, failures, &ended);
+            tokio::time::sleep(backoff.next_delay()).await;
+        }
+    }
+
+    async fn session(&mut self, address: &str, failures: &mut u32) -> Ended {
+        let options = ChannelOptions {
+            connect_timeout: CONNECT_TIMEOUT,
+            keep_alive_interval: PING_PERIOD,
+            keep_alive_timeout: PING_TIMEOUT,
+            ..Default::default()
+        };
+        let tls = TlsClient::manager(&self.tls);
+        let channel = match connect(address, &tls, &options).await {
+            Ok(channel) => channel,
+            Err(error) => return Ended::Connect(error),
+        };
+        let (sender, receiver) = mpsc::channel(OUTGOING_MAX);
+        let out = Outgoing(sender);
+        let hello = pb::Hello { description: Some(self.description.clone()) };
+        if let Err(ended) = out.say(Said::Hello(hello)) {
+            return ended;
+        }
+        let mut client =
+            DispatcherClient::new(channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX);
+        let opened = client.session(ReceiverStream::new(receiver));
+        let inbound = match tokio::time::timeout(OPEN_TIMEOUT, opened).await {
+            Ok(Ok(response)) => response.into_inner(),
+            Ok(Err(status)) => return from_status(status),
+            Err(_) => return Ended::Silent,
+        };
+        tracing::info!(address, attempts = *failures, "session open");
+        *failures = 0;
+        let scope = self.scope.child("session");
+        let requests = Requests::new(self.node.clone(), channel, scope);
+        match self.talk(inbound, out, requests).await {
+            Ok(never) => match never {},
+            Err(ended) => ended,
+        }
+    }
+
+    async fn talk(
+        &mut self,
+        mut inbound: Streaming<pb::ManagerMessage>,
+        out: Outgoing,
+        mut requests: Requests,
+    ) -> Result<std::convert::Infallible, Ended> {
+        let node = self.node.clone();
+        let mut reporting = Reporting::begin(&node.outbox);
+        let mut followed = self.following.followed();
+        followed.mark_changed();
+        let mut intake = Intake::default();
+        let mut told = Told::default();
+        let mut period = HEARTBEAT_PERIOD;
+        let mut beat = Instant::now() + jittered(period);
+        loop {
+            tokio::select! {
+                heard = inbound.message() => {
+                    let heard = heard.map_err(from_status)?.ok_or(Ended::Closed)?;
+                    match heard.item {
+                        Some(Heard::Welcome(welcome)) => {
+                            period = Duration::from_millis(welcome.heartbeat_period_ms)
+                                .clamp(Duration::from_millis(50), Duration::from_secs(60));
+                            beat = beat.min(Instant::now() + jittered(period));
+                            tracing::debug!(session_id = welcome.session_id, ?period, "welcome");
+                        }
+                        Some(Heard::Assignments(message)) => {
+                            self.take_assignments(&mut intake, message).await?;
+                        }
+                        Some(Heard::Reported(reported)) => {
+                            reporting.acknowledged(reported.sequence);
+                        }
+                        Some(Heard::Endpoints(message)) => {
+                            let whole = told.accept(message).map_err(Ended::Endpoints)?;
+                            if let Some(endpoints) = whole {
+                                self.following.want(endpoints);
+                            }
+                        }
+                        Some(Heard::Withdrawn(withdrawn)) => {
+                            node.hearing.send_modify(|hearing| {
+                                hearing.withdrawn = hearing.withdrawn.max(withdrawn.version);
+                            });
+                        }
+                        Some(Heard::LogRequest(request)) => requests.take(request),
+                        Some(Heard::Managers(managers)) => self.managers.learn(managers.addresses),
+                        // A newer manager may say what we do not know.
+                        None => {}
+                    }
+                }
+                report = reporting.next() => out.say(Said::Report(report))?,
+                () = tokio::time::sleep_until(beat) => {
+                    let trouble = node.health.trouble().unwrap_or_default();
+                    out.say(Said::Heartbeat(pb::Heartbeat { trouble }))?;
+                    beat = Instant::now() + jittered(period);
+                }
+                changed = followed.changed() => {
+                    changed.map_err(|_| Ended::Interrupted)?;
+                    let endpoints_version = *followed.borrow_and_update();
+                    if endpoints_version > 0 {
+                        out.say(Said::Acknowledge(pb::Acknowledge { endpoints_version }))?;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn take_assignments(
+        &mut self,
+        intake: &mut Intake,
+        message: pb::Assignments,
+    ) -> Result<(), Ended> {
+        let accepted = intake.accept(&self.table, message).map_err(Ended::Assignments)?;
+        let Some(table) = accepted else { return Ok(()) };
+        tracing::debug!(
+            term = table.stamp.term,
+            version = table.stamp.version,
+            tasks = table.tasks.len(),
+            "assignments accepted"
+        );
+        if table.tasks != self.table.tasks {
+            let path = self.node.data.assignments();
+            let written = table.clone();
+            tokio::task::spawn_blocking(move || store::save(&path, &written))
+                .await
+                .map_err(|_| Ended::Interrupted)?
+                .map_err(Ended::Store)?;
+        }
+        self.table = table;
+        self.node.hearing.send_if_modified(|hearing| {
+            let news = !hearing.connected || !hearing.synced;
+            hearing.connected = true;
+            hearing.synced = true;
+            news
+        });
+        self.tasks.follow(&self.table).await;
+        Ok(())
+    }
+}
+
+/// Says it, but not twice a second for as long as the managers are away.
+fn complain(address: &str, failures: u32, ended: &Ended) {
+    let error = ended as &dyn StdError;
+    if failures.is_power_of_two() {
+        tracing::warn!(address, failures, error, "no session; trying the next manager");
+    } else {
+        tracing::debug!(address, failures, error, "no session; trying the next manager");
+    }
+}
+
+struct Outgoing(mpsc::Sender<pb::WorkerMessage>);
+
+impl Outgoing {
+    fn say(&self, item: Said) -> Result<(), Ended> {
+        let sent = self.0.try_send(pb::WorkerMessage { item: Some(item) });
+        sent.map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => Ended::Stuck,
+            mpsc::error::TrySendError::Closed(_) => Ended::Closed,
+        })
+    }
+}
+
+/// A failure to connect may hide in a status.
+fn from_status(status: Status) -> Ended {
+    match find_connect_error(&status) {
+        Some(error) => Ended::Connect(error.clone()),
+        None => Ended::Status(Box::new(status)),
+    }
+}
+
+/// Up to a tenth early, so that workers that began together spread out.
+fn jittered(period: Duration) -> Duration {
+    period.mul_f64(rand::rng().random_range(0.9..=1.0))
+}
