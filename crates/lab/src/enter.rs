@@ -81,6 +81,8 @@ impl Entry {
     }
 
     fn run(&self) -> io::Result<()> {
+        // What the caller blocks is the caller's business.
+        sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?;
         if self.new_session {
             nix::unistd::setsid()?;
         }

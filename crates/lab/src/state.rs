@@ -8,13 +8,14 @@ use std::io::{self, Write};
 use std::net::Ipv4Addr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::lab::Role;
-use crate::process::Identity;
+use crate::process::{Identity, wait_for};
 use crate::switch::Cut;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -108,10 +109,31 @@ impl Folder {
     /// Taken for as long as the value lives.
     pub fn lock(&self) -> Result<Flock<File>> {
         let path = self.path.join("lab.lock");
-        let file = File::options().create(true).truncate(false).write(true).mode(0o600).open(&path);
-        let file = file.map_err(|source| Error::file("opening", &path, source))?;
+        let file = self.open_lock(&path)?;
         Flock::lock(file, FlockArg::LockExclusive)
             .map_err(|(_, errno)| Error::file("locking", path, errno.into()))
+    }
+
+    /// The lock for removal: `None` when whoever holds it does not let go in time, since a lab
+    /// that hangs while it is built must be removable.
+    pub fn lock_within(&self, patience: Duration) -> Result<Option<Flock<File>>> {
+        let path = self.path.join("lab.lock");
+        let mut file = Some(self.open_lock(&path)?);
+        let taken = wait_for(patience, || {
+            match Flock::lock(file.take()?, FlockArg::LockExclusiveNonblock) {
+                Ok(lock) => Some(lock),
+                Err((again, _)) => {
+                    file = Some(again);
+                    None
+                }
+            }
+        });
+        Ok(taken)
+    }
+
+    fn open_lock(&self, path: &Path) -> Result<File> {
+        let file = File::options().create(true).truncate(false).write(true).mode(0o600).open(path);
+        file.map_err(|source| Error::file("opening", path, source))
     }
 
     /// `None` where there is no lab.

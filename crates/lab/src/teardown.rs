@@ -6,6 +6,7 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use nix::mount::{MntFlags, umount2};
 
@@ -14,9 +15,12 @@ use crate::exec::CLIENT;
 use crate::lab::Lab;
 use crate::netns;
 
+const LOCK_PATIENCE: Duration = Duration::from_secs(5);
+
 /// Removes processes, cgroups, namespaces, mounts and the folder.
 pub(crate) fn remove(lab: &Lab) -> Result<()> {
-    let lock = if lab.folder().exists() { Some(lab.folder_ref().lock()?) } else { None };
+    let lock =
+        if lab.folder().exists() { lab.folder_ref().lock_within(LOCK_PATIENCE)? } else { None };
     let state = lab.folder_ref().load().unwrap_or_default();
     for process in state.iter().flat_map(|state| &state.forwarders) {
         process.kill()?;

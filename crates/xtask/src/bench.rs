@@ -15,6 +15,7 @@ use anyhow::Result;
 
 use crate::cluster::Cluster;
 use crate::image;
+use crate::interrupt;
 use crate::phases::Phases;
 use crate::setup;
 
@@ -44,6 +45,7 @@ pub fn run(args: &Args) -> Result<()> {
     phases.run("set-up", || setup::ensure(&[setup::LAB]))?;
     let bin_dir = phases.run("build", || Cluster::build(args.bin_dir.as_deref()))?;
     let archive = phases.run("image", image::build)?;
+    interrupt::remove_labs(&[ours::NAME, swarm::NAME])?;
     let mut report = Report::new(args.runs);
     if !args.only_swarm {
         phases.run("cluster", || ours::measure(&bin_dir, &archive, args.runs, &mut report))?;

@@ -12,6 +12,7 @@ use anyhow::{Context, Result, ensure};
 use crate::cargo;
 use crate::cluster::{Cluster, Replica};
 use crate::image;
+use crate::interrupt;
 use crate::phases::Phases;
 use crate::setup;
 
@@ -34,6 +35,7 @@ pub fn run(args: &Args) -> Result<()> {
     let bin_dir = phases.run("build", || Cluster::build(args.bin_dir.as_deref()))?;
     let archive = phases.run("image", image::build)?;
 
+    interrupt::remove_labs(&[NAME])?;
     let begin = Instant::now();
     say("A cluster on this machine: three managers, three workers, each a host of its own.");
     let cluster = Cluster::up(NAME, &bin_dir)?;

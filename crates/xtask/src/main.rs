@@ -7,6 +7,7 @@ mod cargo;
 mod cluster;
 mod demo;
 mod image;
+mod interrupt;
 mod phases;
 mod setup;
 mod test;

@@ -15,6 +15,7 @@ use crate::cluster::{Cluster, Replica};
 use super::figures::{Contender, Figure, Report};
 use super::idle;
 
+pub(super) const NAME: &str = "bench";
 const PATIENCE: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(20);
 
@@ -24,7 +25,7 @@ pub(super) fn measure(
     runs: usize,
     report: &mut Report,
 ) -> Result<()> {
-    let cluster = Cluster::up("bench", bin_dir)?;
+    let cluster = Cluster::up(NAME, bin_dir)?;
     let measured = all(&cluster, archive, runs, report);
     if measured.is_err() {
         cluster.save_logs(&cargo::metadata()?.target_directory.join("bench-logs"))?;

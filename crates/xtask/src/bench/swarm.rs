@@ -18,7 +18,7 @@ use crate::cargo;
 use super::figures::{Contender, Figure, Report};
 use super::idle;
 
-const NAME: &str = "swarm";
+pub(super) const NAME: &str = "swarm";
 const PATIENCE: Duration = Duration::from_secs(120);
 const POLL: Duration = Duration::from_millis(2);
 
