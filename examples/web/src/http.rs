@@ -30,13 +30,8 @@ pub struct Request {
 impl Request {
     /// The value of `name` in the query string, as a number.
     pub fn number(&self, name: &str) -> Option<u64> {
-        let pairs = self
-            .query
-            .split('&')
-            .filter_map(|pair| pair.split_once('='));
-        pairs
-            .filter(|(key, _)| *key == name)
-            .find_map(|(_, value)| value.parse().ok())
+        let pairs = self.query.split('&').filter_map(|pair| pair.split_once('='));
+        pairs.filter(|(key, _)| *key == name).find_map(|(_, value)| value.parse().ok())
     }
 }
 
@@ -48,10 +43,7 @@ pub struct Response {
 
 impl Response {
     pub fn new(status: u16, body: impl Into<String>) -> Self {
-        Self {
-            status,
-            body: body.into(),
-        }
+        Self { status, body: body.into() }
     }
 
     fn reason(&self) -> &'static str {
@@ -93,13 +85,11 @@ pub fn serve(listener: &TcpListener, app: &Arc<App>) {
         }
         let (app, slot) = (Arc::clone(app), Slot(Arc::clone(&open)));
         // When no thread can be had the closure, and with it slot and stream, is dropped.
-        let _ = thread::Builder::new()
-            .stack_size(128 * 1024)
-            .spawn(move || {
-                // A broken connection is the client's business, not an event.
-                let _ = connection(&stream, &app);
-                drop(slot);
-            });
+        let _ = thread::Builder::new().stack_size(128 * 1024).spawn(move || {
+            // A broken connection is the client's business, not an event.
+            let _ = connection(&stream, &app);
+            drop(slot);
+        });
     }
 }
 
@@ -212,4 +202,55 @@ fn write_response(
         text.push_str(&response.body);
     }
     stream.write_all(text.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::Settings;
+
+    /// A server on a port of the system's choosing; answers what it sent back to `bytes`.
+    fn exchange(bytes: &[u8]) -> String {
+        let app = Arc::new(App::new(Settings::from_env().unwrap()));
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        thread::spawn(move || serve(&listener, &app));
+        stream.write_all(bytes).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    }
+
+    #[test]
+    fn two_requests_fit_on_one_connection_and_close_ends_it() {
+        let answer = exchange(
+            b"GET /health HTTP/1.1\r\n\r\nPOST /health HTTP/1.1\r\nContent-Length: 3\r\nConnection: close\r\n\r\nabc",
+        );
+        assert_eq!(answer.matches("HTTP/1.1 200 OK").count(), 2, "{answer}");
+        assert!(answer.contains("Connection: keep-alive") && answer.contains("Connection: close"));
+    }
+
+    #[test]
+    fn garbage_is_refused() {
+        for bytes in
+            [b"\x16\x03\x01\x02\x00\n".as_slice(), b"GET / SPDY/9\r\n\r\n", &[b'x'; 16 * 1024]]
+        {
+            assert!(exchange(bytes).starts_with("HTTP/1.1 400"), "{:?}", &bytes[..4]);
+        }
+    }
+
+    #[test]
+    fn a_head_without_body_tells_the_length() {
+        let answer = exchange(b"HEAD /health HTTP/1.0\r\n\r\n");
+        assert!(answer.contains("Content-Length: 8") && answer.ends_with("\r\n\r\n"), "{answer}");
+        assert!(exchange(b"GET /nowhere HTTP/1.0\r\n\r\n").starts_with("HTTP/1.1 404"));
+    }
+
+    #[test]
+    fn a_page_that_turns_unhealthy_says_so() {
+        let answer = exchange(
+            b"GET /unhealthy HTTP/1.1\r\n\r\nGET /health HTTP/1.1\r\nConnection: close\r\n\r\n",
+        );
+        assert!(answer.contains("HTTP/1.1 503"), "{answer}");
+    }
 }

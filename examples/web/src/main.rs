@@ -40,10 +40,7 @@ fn main() -> ExitCode {
     }
     schedule_end(&app);
     if !app.settings.start_delay.is_zero() {
-        say(format_args!(
-            "web: starting in {:?}",
-            app.settings.start_delay
-        ));
+        say(format_args!("web: starting in {:?}", app.settings.start_delay));
         thread::sleep(app.settings.start_delay);
     }
 
@@ -79,9 +76,7 @@ fn schedule_end(app: &Arc<App>) {
     if let Some(delay) = app.settings.exit_after {
         let code = app.settings.exit_code;
         after(delay, move || {
-            say(format_args!(
-                "web: exiting with code {code} as EXIT_AFTER_MS asks"
-            ));
+            say(format_args!("web: exiting with code {code} as EXIT_AFTER_MS asks"));
             std::process::exit(code);
         });
     }

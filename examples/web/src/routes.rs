@@ -128,16 +128,9 @@ fn exit(code: u64) -> Response {
 fn environment() -> String {
     let mut names: Vec<_> = env::vars_os().collect();
     names.sort();
-    names
-        .into_iter()
-        .fold(String::new(), |mut text, (name, value)| {
-            // Writing to a String cannot fail.
-            let _ = writeln!(
-                text,
-                "{}={}",
-                name.to_string_lossy(),
-                value.to_string_lossy()
-            );
-            text
-        })
+    names.into_iter().fold(String::new(), |mut text, (name, value)| {
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "{}={}", name.to_string_lossy(), value.to_string_lossy());
+        text
+    })
 }

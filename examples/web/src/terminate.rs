@@ -44,26 +44,21 @@ pub fn on_sigterm(app: Arc<App>) -> io::Result<()> {
     if unsafe { signal(SIGTERM, handler as usize) } == SIG_ERR {
         return Err(io::Error::last_os_error());
     }
-    thread::Builder::new()
-        .name("terminate".to_owned())
-        .spawn(move || {
-            let mut byte = [0u8; 1];
-            while woken.read_exact(&mut byte).is_ok() {
-                if app.settings.ignore_term {
-                    say(format_args!("web: SIGTERM ignored as IGNORE_TERM asks"));
-                    continue;
-                }
-                drain(&app);
+    thread::Builder::new().name("terminate".to_owned()).spawn(move || {
+        let mut byte = [0u8; 1];
+        while woken.read_exact(&mut byte).is_ok() {
+            if app.settings.ignore_term {
+                say(format_args!("web: SIGTERM ignored as IGNORE_TERM asks"));
+                continue;
             }
-        })?;
+            drain(&app);
+        }
+    })?;
     Ok(())
 }
 
 fn drain(app: &App) {
-    say(format_args!(
-        "web: SIGTERM, finishing {} requests",
-        app.in_flight()
-    ));
+    say(format_args!("web: SIGTERM, finishing {} requests", app.in_flight()));
     app.begin_stop();
     let deadline = Instant::now() + LONGEST_DRAIN;
     while app.in_flight() > 0 && Instant::now() < deadline {
