@@ -1,0 +1,5 @@
+//! Black-box scenarios on real processes and real containers.
+
+mod bad_input;
+mod failures;
+mod services;
