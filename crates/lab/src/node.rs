@@ -32,7 +32,7 @@ pub(crate) struct Hall<'a> {
 
 /// What to hand the runtime as the parent of containers' cgroups.
 pub(crate) fn container_cgroup(lab: &str, node: &str) -> String {
-    format!("{}/{CONTAINERS}", node_path(lab, node))
+    format!("/{}/{CONTAINERS}", node_path(lab, node))
 }
 
 impl Hall<'_> {
