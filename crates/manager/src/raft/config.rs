@@ -70,8 +70,8 @@ impl Default for Timing {
     fn default() -> Self {
         Self {
             heartbeat: Duration::from_millis(100),
-            election_min: Duration::from_millis(300),
-            election_max: Duration::from_millis(450),
+            election_min: Duration::from_millis(250),
+            election_max: Duration::from_millis(400),
             propose: Duration::from_secs(10),
             majority: Duration::from_millis(2_500),
             learn: Duration::from_secs(30),

@@ -154,22 +154,56 @@ impl RaftNode {
         if known.is_some_and(|member| member.voter) {
             return Ok(self.view().applied_index);
         }
-        let learning = self.raft().add_learner(id.0, Node::new(address), true);
-        match tokio::time::timeout(self.timing().learn, learning).await {
-            Ok(Ok(_)) => {}
-            Ok(Err(error)) => return Err(change_failure(error).unwrap_or_else(busy)),
-            Err(_) => {
-                // Left behind it would only be one more to send to in vain.
-                let forget = ChangeMembers::RemoveNodes(BTreeSet::from([id.0]));
-                let forgotten = self.change(forget, self.timing().majority).await;
-                let cleanup =
-                    if forgotten.is_ok() { "" } else { "; it stays as a learner for now" };
-                return Err(Failure::NotDone(format!(
-                    "manager {id} at {address} did not take over the log in time{cleanup}"
-                )));
+        self.teach(id, address).await?;
+        self.change(ChangeMembers::AddVoterIds(BTreeSet::from([id.0])), self.timing().propose).await
+    }
+
+    /// Makes a manager a learner and waits until it holds the log as it was then. openraft's own
+    /// wait counts a manager that never answered as close enough while the log is short.
+    async fn teach(&self, id: NodeId, address: &str) -> Result<(), Failure> {
+        let deadline = Instant::now() + self.timing().learn;
+        let upto = loop {
+            let learning = self.raft().add_learner(id.0, Node::new(address), false);
+            let error = match tokio::time::timeout_at(deadline, learning).await {
+                Ok(Ok(added)) => break added.log_id.index,
+                Ok(Err(error)) => error,
+                Err(_) => {
+                    return Err(Failure::Unknown(
+                        "no majority of the managers confirmed it".into(),
+                    ));
+                }
+            };
+            match change_failure(error) {
+                Some(failure) => return Err(failure),
+                None if Instant::now() >= deadline => return Err(busy()),
+                None => tokio::time::sleep(PAUSE).await,
+            }
+        };
+        let mut metrics = self.raft().metrics();
+        while Instant::now() < deadline {
+            let learnt = {
+                let now = metrics.borrow_watched();
+                // Losing the lead ends the wait: whoever leads now is asked again.
+                let Some(replication) = &now.replication else {
+                    return Err(Failure::NotLeader(self.leader()));
+                };
+                let matched = replication.get(&id.0).and_then(Option::as_ref);
+                matched.is_some_and(|matched| matched.index >= upto)
+            };
+            if learnt {
+                return Ok(());
+            }
+            if let Ok(Err(_)) = tokio::time::timeout_at(deadline, metrics.changed()).await {
+                return Err(Failure::NotDone("consensus of this manager has stopped".into()));
             }
         }
-        self.change(ChangeMembers::AddVoterIds(BTreeSet::from([id.0])), self.timing().propose).await
+        // Left behind it would only be one more to send to in vain.
+        let forget = ChangeMembers::RemoveNodes(BTreeSet::from([id.0]));
+        let forgotten = self.change(forget, self.timing().majority).await;
+        let cleanup = if forgotten.is_ok() { "" } else { "; it stays as a learner for now" };
+        Err(Failure::NotDone(format!(
+            "manager {id} at {address} did not take over the log in time{cleanup}"
+        )))
     }
 
     /// Removes a manager as the leader.

@@ -202,8 +202,9 @@ async fn managers_come_and_go() {
     // Repeating it does nothing.
     follower.remove_manager(group.managers[leader].id).await.unwrap();
 
-    let unreachable = RaftNode::add_manager(follower, NodeId(99), "127.0.0.1:1");
-    assert!(tokio::time::timeout(Duration::from_millis(300), unreachable).await.is_err());
+    let learning = follower.add_manager(NodeId(99), "127.0.0.1:1");
+    let early = tokio::time::timeout(Duration::from_millis(300), learning).await;
+    assert!(early.is_err(), "a manager that never answered was added: {early:?}");
     follower.propose(write(9001)).await.expect("a learner that does not answer costs no majority");
 }
 

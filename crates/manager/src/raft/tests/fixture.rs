@@ -112,7 +112,8 @@ impl Manager {
     /// Ends everything at once, without a word to anyone.
     pub(crate) async fn kill(&mut self) {
         let (node, runtime) = self.running.take().unwrap();
-        runtime.shutdown_background();
+        let ending = move || runtime.shutdown_timeout(Duration::from_secs(5));
+        tokio::task::spawn_blocking(ending).await.unwrap();
         node.stop().await;
     }
 }
