@@ -243,6 +243,15 @@ impl Cgroup {
         }
     }
 
+    /// Removes it where nothing is below it.
+    #[cfg(feature = "testing")]
+    pub fn remove_empty(&self) {
+        for folder in self.folders() {
+            // Another user of it may be there in one hierarchy and gone from the next.
+            let _ = fs::remove_dir(folder);
+        }
+    }
+
     /// Removes it from every hierarchy; processes on their way out get `patience` to leave.
     pub fn remove(&self, patience: Duration) -> io::Result<()> {
         let deadline = Instant::now() + patience;

@@ -17,6 +17,9 @@ mod logs;
 mod recover;
 mod watch;
 
+#[cfg(feature = "testing")]
+pub(crate) use entry::lock_holder;
+
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::path::{Path, PathBuf};

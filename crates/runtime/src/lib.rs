@@ -9,6 +9,8 @@
 //! policy, and anything that knows about services, slots or managers.
 
 mod cgroup;
+#[cfg(feature = "testing")]
+pub mod contract;
 pub mod embedded;
 pub mod error;
 pub mod exec;
