@@ -1,0 +1,180 @@
+//! A service's tasks seen as slots, and the steps a stage wants taken.
+//!
+//! A slot's *lead* is the task that fills it, or else the newest that ended and was not dealt with
+//! yet. Everything else in a slot is either being stopped or history.
+
+use std::collections::BTreeMap;
+
+use cluster_model::{Change, Desired, NewTask, Observed, Reason, Service, ServiceId, State, Task};
+
+use crate::{Ids, Note, earlier};
+
+/// What a stage looks at.
+pub(crate) struct View<'a> {
+    pub state: &'a State,
+    pub service: &'a Service,
+    pub slots: &'a Slots<'a>,
+    pub now_ms: u64,
+}
+
+/// The tasks of one service, ordered by slot.
+pub(crate) struct Slots<'a> {
+    tasks: Vec<&'a Task>,
+}
+
+impl<'a> Slots<'a> {
+    pub fn of(state: &'a State, service: ServiceId) -> Self {
+        Self { tasks: state.tasks_of_service(service).collect() }
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = Slot<'_>> {
+        self.tasks.chunk_by(|a, b| a.slot == b.slot).map(|tasks| Slot { tasks })
+    }
+}
+
+/// All known tasks of one slot; never empty.
+#[derive(Clone, Copy)]
+pub(crate) struct Slot<'a> {
+    tasks: &'a [&'a Task],
+}
+
+impl<'a> Slot<'a> {
+    pub fn number(&self) -> u32 {
+        self.tasks.first().map_or(0, |task| task.slot)
+    }
+
+    pub fn tasks(&self) -> impl Iterator<Item = &'a Task> + use<'a> {
+        self.tasks.iter().copied()
+    }
+
+    /// The task that fills the slot. `apply` lets there be only one.
+    pub fn holder(&self) -> Option<&'a Task> {
+        self.tasks().find(|task| task.fills_slot())
+    }
+
+    /// Tasks that ended although they were wanted.
+    pub fn ended(&self) -> impl Iterator<Item = &'a Task> + use<'a> {
+        self.tasks().filter(|task| wanted(task) && task.status.state.is_terminal())
+    }
+
+    pub fn lead(&self) -> Option<&'a Task> {
+        self.holder().or_else(|| self.ended().max_by_key(|task| age(task)))
+    }
+
+    /// The last attempt of a revision in this slot, after which its policy allows no other.
+    pub fn exhausted(&self, revision: u32) -> Option<&'a Task> {
+        self.tasks().find(|task| task.revision == revision && task.reason == Reason::Exhausted)
+    }
+
+    /// The slot is filled, about to be filled again, or spent under this revision.
+    pub fn occupied(&self, revision: u32) -> bool {
+        self.lead().is_some() || self.exhausted(revision).is_some()
+    }
+
+    /// A task other than this one may be running.
+    pub fn others_alive(&self, except: &Task) -> bool {
+        self.tasks().any(|task| task.id != except.id && task.holds_resources())
+    }
+
+    pub fn any_alive(&self) -> bool {
+        self.tasks().any(Task::holds_resources)
+    }
+
+    pub fn newest(&self) -> Option<&'a Task> {
+        self.tasks().max_by_key(|task| age(task))
+    }
+}
+
+/// Orders the tasks of a slot from old to new. Times of different leaders may disagree, so the
+/// log index of the last change settles ties.
+pub(crate) fn age(task: &Task) -> (u64, u64, u64) {
+    (task.created_at_ms, task.version, task.id.0)
+}
+
+fn wanted(task: &Task) -> bool {
+    matches!(task.desired, Desired::Ready | Desired::Running)
+}
+
+/// The task does what its slot is there for.
+pub(crate) fn up(task: &Task) -> bool {
+    task.desired == Desired::Running && task.status.state == Observed::Running
+}
+
+/// What a stage wants done, within its bound.
+pub(crate) struct Steps {
+    room: usize,
+    bounded: bool,
+    changes: Vec<Change>,
+    creations: BTreeMap<u32, Vec<NewTask>>,
+    wake_at_ms: Option<u64>,
+    notes: Vec<Note>,
+}
+
+/// A stage's steps once it is done.
+pub(crate) struct Stage {
+    pub changes: Vec<Change>,
+    pub slots: usize,
+    pub bounded: bool,
+    pub wake_at_ms: Option<u64>,
+    pub notes: Vec<Note>,
+}
+
+impl Steps {
+    pub fn within(room: usize) -> Self {
+        Self {
+            room,
+            bounded: false,
+            changes: Vec::new(),
+            creations: BTreeMap::new(),
+            wake_at_ms: None,
+            notes: Vec::new(),
+        }
+    }
+
+    /// Takes room for the work on one slot; false when there is none left, which the pass then
+    /// comes back to.
+    pub fn take_room(&mut self) -> bool {
+        if self.room == 0 {
+            self.bounded = true;
+            return false;
+        }
+        self.room -= 1;
+        true
+    }
+
+    pub fn set(&mut self, task: &Task, desired: Desired, reason: Reason) {
+        self.changes.push(Change::SetDesired { task: task.id, desired, reason });
+    }
+
+    pub fn create(&mut self, revision: u32, task: NewTask) {
+        self.creations.entry(revision).or_default().push(task);
+    }
+
+    pub fn delete(&mut self, task: &Task) {
+        self.changes.push(Change::Delete { task: task.id });
+    }
+
+    pub fn wake_at(&mut self, at_ms: u64) {
+        self.wake_at_ms = earlier(self.wake_at_ms, Some(at_ms));
+    }
+
+    pub fn note(&mut self, note: Note) {
+        self.notes.push(note);
+    }
+
+    /// Old tasks are let go before new ones are made: a slot takes one at a time.
+    pub fn finish(self, room: usize, service: ServiceId, ids: &mut Ids) -> Stage {
+        let mut changes = self.changes;
+        for (revision, tasks) in self.creations {
+            let base = ids.next_base(tasks.len() as u64);
+            changes.push(Change::CreateTasks { service, revision, base, tasks });
+        }
+        Stage {
+            changes,
+            slots: room - self.room,
+            bounded: self.bounded,
+            wake_at_ms: self.wake_at_ms,
+            notes: self.notes,
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! Whole-plan tests.
