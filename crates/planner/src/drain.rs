@@ -1,55 +1,67 @@
-//! Tasks leave nodes that are drained or no longer meet their constraints, one at a time for each
-//! service: the next goes when the replacement of the one before runs. A replacement that finds no
-//! node does not hold the others up: the node shall become empty.
+//! Drain: tasks leave nodes that are drained or that no longer meet their constraints.
+//!
+//! A running task moves only when no other replacement of its service is under way, so a drain
+//! takes one replica away at a time. What does not run moves at once. When no other node can take
+//! a task, the drain still empties the node: the replacement waits and says why, and the tasks
+//! behind it leave too, since waiting for it could take for ever.
 
-use cluster_model::node::Availability;
 use cluster_model::task::Moved;
-use cluster_model::{Desired, NewTask, Reason, ServiceId, State, Task};
+use cluster_model::{Availability, Desired, NewTask, Reason, Task};
 
-use crate::draft::Draft;
-use crate::slot::{Slot, slots};
+use crate::slots::{Steps, View, up};
 
-pub fn run(draft: &mut Draft<'_>, id: ServiceId) {
-    let all = slots(draft.state(), id);
-    if all.iter().any(is_moving) {
+pub(crate) fn plan(view: &View<'_>, steps: &mut Steps) {
+    let holders: Vec<&Task> = view.slots.iter().filter_map(|slot| slot.holder()).collect();
+    let leaving: Vec<(&Task, Moved)> =
+        holders.iter().filter_map(|task| Some((*task, must_move(view, task)?))).collect();
+    if leaving.is_empty() {
         return;
     }
-    for slot in &all {
-        let Some(filler) = &slot.filler else { continue };
-        let Some(moved) = must_leave(draft.state(), filler) else { continue };
-        let served = slot.serves();
-        replace(draft, id, filler, Reason::Reschedule(moved), filler.restarts);
-        // One that did not serve is not missed: the next may go, too.
-        if served {
+    let nowhere = holders.iter().any(|task| moving(task) && explained(task));
+    let mut one_moves = holders.iter().any(|task| {
+        !up(task) && (moving(task) || task.reason == Reason::Update) && !explained(task)
+    });
+    let (running, idle): (Vec<_>, Vec<_>) = leaving.into_iter().partition(|(task, _)| up(task));
+    for (task, why) in idle.into_iter().chain(running) {
+        if up(task) && one_moves && !nowhere {
             return;
         }
+        if !steps.take_room() {
+            return;
+        }
+        let reason = Reason::Reschedule(why);
+        steps.set(task, Desired::Shutdown, reason.clone());
+        let new = NewTask {
+            slot: task.slot,
+            desired: Desired::Ready,
+            reason,
+            not_before_ms: task.not_before_ms,
+            restarts: task.restarts,
+        };
+        steps.create(task.revision, new);
+        one_moves = true;
     }
 }
 
-/// A replacement is on its way: it has a node, or is about to get one, and does not run yet.
-fn is_moving(slot: &Slot) -> bool {
-    slot.filler.as_ref().is_some_and(|filler| {
-        matches!(filler.reason, Reason::Reschedule(_))
-            && !filler.serves()
-            && (filler.node.is_some() || filler.status.message.is_none())
-    })
+/// The task replaces one that had to leave its node.
+fn moving(task: &Task) -> bool {
+    matches!(task.reason, Reason::Reschedule(Moved::NodeDrained | Moved::ConstraintsNotMet))
 }
 
-fn must_leave(state: &State, task: &Task) -> Option<Moved> {
-    let node = state.node(task.node?)?;
+/// The scheduler looked and found no node.
+fn explained(task: &Task) -> bool {
+    task.node.is_none() && task.status.message.is_some()
+}
+
+fn must_move(view: &View<'_>, task: &Task) -> Option<Moved> {
+    let node = view.state.node(task.node?)?;
     if node.spec.availability == Availability::Drain {
         return Some(Moved::NodeDrained);
     }
-    let spec = state.service(task.service)?.task_spec(task.revision)?;
-    let holds = spec.constraints.iter().all(|constraint| constraint.holds(node));
-    (!holds).then_some(Moved::ConstraintsNotMet)
+    let spec = view.service.task_spec(task.revision)?;
+    let meets = spec.constraints.iter().all(|constraint| constraint.holds(node));
+    (!meets).then_some(Moved::ConstraintsNotMet)
 }
 
-/// Stops a task and makes its successor, which is prepared meanwhile.
-pub fn replace(draft: &mut Draft<'_>, id: ServiceId, old: &Task, reason: Reason, restarts: u32) {
-    let Some(revision) = draft.state().service(id).map(|service| service.revision) else { return };
-    draft.set_desired(old.id, Desired::Shutdown, reason.clone());
-    let desired = draft.successor_desired(id, old.slot);
-    let task = NewTask { slot: old.slot, desired, reason, not_before_ms: 0, restarts };
-    draft.create(id, revision, vec![task]);
-}
+#[cfg(test)]
+mod tests;

@@ -1,28 +1,42 @@
-//! Keeps the last tasks of each slot, forgets older ones.
+//! History: each slot keeps its last few tasks, slots that are gone keep none.
+//!
+//! Tasks of removed services need nothing from here, `apply` forgets them as they end.
 
-use cluster_model::{Change, ServiceId, Task};
+use cluster_model::{Desired, Task};
 
-use crate::draft::Draft;
-use crate::slot::age_rank;
+use crate::slots::{Slot, Steps, View, age};
 
-/// Tasks kept in a slot, the present one included.
-pub const KEPT: usize = 5;
+/// Tasks kept per slot, the present one included.
+const KEPT: usize = 5;
 
-pub fn run(draft: &mut Draft<'_>, id: ServiceId) {
-    let mut tasks: Vec<&Task> = draft.state().tasks_of_service(id).collect();
-    tasks.sort_by_key(|task| (task.slot, std::cmp::Reverse(age_rank(task))));
-    let mut old = Vec::new();
-    let (mut slot, mut seen) = (0, 0);
-    for task in tasks {
-        if task.slot != slot {
-            (slot, seen) = (task.slot, 0);
+pub(crate) fn plan(view: &View<'_>, steps: &mut Steps) {
+    let revision = view.service.revision;
+    for slot in view.slots.iter() {
+        let kept = if slot.occupied(revision) { KEPT } else { 0 };
+        if slot.tasks().count() <= kept {
+            continue;
         }
-        seen += 1;
-        if seen > KEPT && task.status.state.is_terminal() && !task.fills_slot() {
-            old.push(task.id);
+        for task in surplus(&slot, revision, kept) {
+            if !steps.take_room() {
+                return;
+            }
+            steps.delete(task);
         }
-    }
-    for task in old {
-        draft.push(Change::Delete { task });
     }
 }
+
+/// The oldest tasks beyond what is kept. What still decides something stays: tasks that are not
+/// over or not dealt with, and the one that says the slot is spent.
+fn surplus<'a>(slot: &Slot<'a>, revision: u32, kept: usize) -> Vec<&'a Task> {
+    let spent = slot.exhausted(revision).map(|task| task.id);
+    let (mut history, live): (Vec<&Task>, Vec<&Task>) = slot.tasks().partition(|task| {
+        task.status.state.is_terminal() && task.desired > Desired::Running && Some(task.id) != spent
+    });
+    history.sort_unstable_by_key(|task| age(task));
+    let surplus = history.len().saturating_sub(kept.saturating_sub(live.len()));
+    history.truncate(surplus);
+    history
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,120 +1,107 @@
-//! Slots whose task is over: the restart policy decides after an end of its own, a lost node is
-//! rescheduled at once and costs no attempt. Also starts prepared successors when their time has
-//! come.
+//! Restart and reschedule: what follows when a task ended although it was wanted.
 //!
-//! Back-off (when the policy names no delay): the first restart at once, then 1, 2, 4 … 60 s, give
-//! or take a quarter; a run longer than the cap starts the count anew.
+//! Restart: the task ended by itself, its policy decides and counts. Reschedule: its node was
+//! lost, which is not its failure and costs no attempt. Either way the successor is made at once
+//! and prepared while it waits; here it is also told to run, when its time has come and nothing
+//! else in the slot may be alive.
+
+mod backoff;
 
 use cluster_model::spec::{RestartCondition, RestartPolicy};
 use cluster_model::task::Moved;
-use cluster_model::{Desired, NewTask, Observed, Reason, ServiceId, Task};
+use cluster_model::{Desired, NewTask, Observed, Reason, Task};
 
-use crate::draft::{Draft, mix};
-use crate::slot::{Slot, ended_by_itself, slots};
+use crate::slots::{Slot, Steps, View, age};
 
-/// Longest pause between two restarts, and the run that makes a task count as healthy again.
-const BACK_OFF_CAP_MS: u64 = 60_000;
-
-pub fn run(draft: &mut Draft<'_>, id: ServiceId) {
-    for slot in slots(draft.state(), id) {
-        match &slot.filler {
-            Some(filler) => promote(draft, filler, slot.alive_beside),
-            None => refill(draft, id, &slot),
+pub(crate) fn plan(view: &View<'_>, steps: &mut Steps) {
+    for slot in view.slots.iter() {
+        if let Some(holder) = slot.holder() {
+            promote(view, &slot, holder, steps);
         }
-    }
-}
-
-/// Lets a prepared successor run once its delay is over and nothing else of the slot may live.
-fn promote(draft: &mut Draft<'_>, task: &Task, alive_beside: bool) {
-    if task.desired != Desired::Ready || alive_beside {
-        return;
-    }
-    if task.not_before_ms > draft.now_ms {
-        draft.wake_at(task.not_before_ms);
-        return;
-    }
-    draft.set_desired(task.id, Desired::Running, task.reason.clone());
-}
-
-fn refill(draft: &mut Draft<'_>, id: ServiceId, slot: &Slot) {
-    let Some(service) = draft.state().service(id) else { return };
-    let revision = service.revision;
-    let Some(policy) = service.task_spec(revision).map(|spec| spec.restart) else { return };
-    let last = &slot.newest;
-    let (reason, restarts, not_before_ms) = if last.revision != revision {
-        (Reason::Update, 0, 0)
-    } else if last.status.state == Observed::Lost {
-        (Reason::Reschedule(Moved::NodeDown), last.restarts, 0)
-    } else if last.reason == Reason::Exhausted {
-        return;
-    } else if ended_by_itself(last) && last.desired <= Desired::Running {
-        if !may_restart(policy, last) {
-            draft.set_desired(last.id, Desired::Shutdown, Reason::Exhausted);
+        let Some(last) = slot.ended().max_by_key(|task| age(task)) else { continue };
+        if !steps.take_room() {
             return;
         }
-        let restarts = attempts(policy, last);
-        let from = draft.now_ms.max(last.not_before_ms);
-        (Reason::Restart, restarts + 1, due(policy, restarts, from, last))
-    } else {
-        // It was asked to stop for a successor that was not made, or was refused.
-        (last.reason.clone(), last.restarts, 0)
-    };
-    let waits = not_before_ms > draft.now_ms;
-    let desired = if waits { Desired::Ready } else { draft.successor_desired(id, slot.number) };
-    let task = NewTask { slot: slot.number, desired, reason, not_before_ms, restarts };
-    draft.create(id, revision, vec![task]);
-    if waits {
-        draft.wake_at(not_before_ms);
+        let superseded = slot.holder().is_some();
+        for task in slot.ended().filter(|task| superseded || task.id != last.id) {
+            steps.set(task, Desired::Shutdown, Reason::Restart);
+        }
+        if !superseded {
+            succeed(view, &slot, last, steps);
+        }
     }
 }
 
-fn may_restart(policy: RestartPolicy, last: &Task) -> bool {
-    let wanted = match policy.condition {
+/// Tells a waiting successor to run, or when to look at it again.
+fn promote(view: &View<'_>, slot: &Slot<'_>, task: &Task, steps: &mut Steps) {
+    if task.desired != Desired::Ready || slot.others_alive(task) {
+        return;
+    }
+    // A wait longer than any delay allows was written under a clock that has been set back.
+    let longest = policy(view, task).map_or(0, backoff::longest_ms);
+    let wait_ms = task.not_before_ms.saturating_sub(view.now_ms);
+    if wait_ms == 0 || wait_ms > longest {
+        if steps.take_room() {
+            steps.set(task, Desired::Running, task.reason.clone());
+        }
+    } else {
+        steps.wake_at(task.not_before_ms);
+    }
+}
+
+fn policy<'a>(view: &View<'a>, task: &Task) -> Option<&'a RestartPolicy> {
+    view.service.task_spec(task.revision).map(|spec| &spec.restart)
+}
+
+/// Decides what comes after the last task of a slot.
+fn succeed(view: &View<'_>, slot: &Slot<'_>, last: &Task, steps: &mut Steps) {
+    let mut new = NewTask {
+        slot: last.slot,
+        desired: Desired::Running,
+        reason: Reason::Restart,
+        not_before_ms: last.not_before_ms,
+        restarts: last.restarts,
+    };
+    let mut revision = last.revision;
+    if last.status.state == Observed::Lost {
+        let known = last.node.is_some_and(|node| view.state.node(node).is_some());
+        new.reason = Reason::Reschedule(if known { Moved::NodeDown } else { Moved::NodeRemoved });
+    } else if let Some(policy) = policy(view, last).filter(|policy| allows(policy, last)) {
+        let (restarts, delay_ms) = backoff::next(policy, last);
+        new.restarts = restarts;
+        new.not_before_ms = new.not_before_ms.max(view.now_ms.saturating_add(delay_ms));
+    } else if revision != view.service.revision {
+        // Its own policy allows no more, but there is a newer revision to try.
+        new.reason = Reason::Update;
+        new.restarts = 0;
+        new.not_before_ms = 0;
+        revision = view.service.revision;
+    } else {
+        steps.set(last, Desired::Shutdown, Reason::Exhausted);
+        return;
+    }
+    if new.not_before_ms <= view.now_ms {
+        new.not_before_ms = 0;
+    }
+    if new.not_before_ms > 0 || slot.others_alive(last) {
+        new.desired = Desired::Ready;
+    }
+    steps.set(last, Desired::Shutdown, new.reason.clone());
+    if new.not_before_ms > 0 {
+        steps.wake_at(new.not_before_ms);
+    }
+    steps.create(revision, new);
+}
+
+/// Whether the policy lets another task follow one that ended by itself.
+fn allows(policy: &RestartPolicy, last: &Task) -> bool {
+    let condition = match policy.condition {
         RestartCondition::None => false,
         RestartCondition::OnFailure => last.status.state != Observed::Complete,
         RestartCondition::Any => true,
     };
-    wanted && policy.max_attempts.is_none_or(|max| last.restarts < max)
-}
-
-/// Restarts that count for the back-off. A policy that bounds attempts counts all of them.
-fn attempts(policy: RestartPolicy, last: &Task) -> u32 {
-    let started = last.status.started_at_ms;
-    let ran_ms = if started == 0 { 0 } else { last.status.at_ms.saturating_sub(started) };
-    if policy.max_attempts.is_none() && ran_ms > BACK_OFF_CAP_MS { 0 } else { last.restarts }
-}
-
-/// When the next attempt may start.
-fn due(policy: RestartPolicy, restarts: u32, from_ms: u64, last: &Task) -> u64 {
-    match policy.delay_ms {
-        Some(0) => 0,
-        Some(delay) => from_ms.saturating_add(delay),
-        None if restarts == 0 => 0,
-        None => from_ms.saturating_add(back_off(restarts, last.id.0)),
-    }
-}
-
-/// Milliseconds before the restart that follows `restarts` others; `seed` gives the jitter.
-fn back_off(restarts: u32, seed: u64) -> u64 {
-    let doublings = restarts.saturating_sub(1).min(16);
-    let whole = (1000u64 << doublings).min(BACK_OFF_CAP_MS);
-    whole * 3 / 4 + mix(seed) % (whole / 2 + 1)
+    condition && policy.max_attempts.is_none_or(|max| last.restarts < max)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_back_off_doubles_to_its_cap_give_or_take_a_quarter() {
-        for (restarts, seconds) in
-            [(1, 1), (2, 2), (3, 4), (4, 8), (5, 16), (6, 32), (7, 60), (50, 60)]
-        {
-            for seed in 0..200 {
-                let delay = back_off(restarts, seed);
-                assert!((seconds * 750..=seconds * 1250).contains(&delay), "{restarts}: {delay}");
-            }
-        }
-        assert_ne!(back_off(3, 1), back_off(3, 2), "jitter");
-    }
-}
+mod tests;

@@ -1,28 +1,68 @@
-//! Moves a service to its newest revision, one serving slot at a time: the next goes when all
-//! others serve, so a revision that does not come up costs one slot and no more. Slots that do not
-//! serve anyway are replaced at once.
+//! Updates: slots move to the service's revision one at a time, gated by health.
+//!
+//! Stop first: the old task is shut down, its successor prepared and told to run once the old one
+//! is gone. The next slot follows when every task of the new revision runs, so a revision that
+//! does not come up costs one slot, the one it was tried on. Slots that do not run anyway go
+//! first. A still newer revision simply makes the unfinished replacement an old one that does not
+//! run.
 
-use cluster_model::{Reason, ServiceId};
+use cluster_model::{Desired, NewTask, Observed, Reason, Task};
 
-use crate::draft::Draft;
-use crate::drain::replace;
-use crate::slot::{Slot, slots};
+use crate::Note;
+use crate::slots::{Slot, Steps, View, up};
 
-pub fn run(draft: &mut Draft<'_>, id: ServiceId) {
-    let Some(revision) = draft.state().service(id).map(|service| service.revision) else { return };
-    let all = slots(draft.state(), id);
-    let outdated =
-        |slot: &&Slot| slot.filler.as_ref().is_some_and(|task| task.revision != revision);
-    for slot in all.iter().filter(outdated).filter(|slot| !slot.serves()) {
-        if let Some(filler) = &slot.filler {
-            replace(draft, id, filler, Reason::Update, 0);
-        }
-    }
-    if !all.iter().all(Slot::is_settled) {
+pub(crate) fn plan(view: &View<'_>, steps: &mut Steps) {
+    let current = view.service.revision;
+    let is_old = |slot: &Slot<'_>| slot.lead().is_some_and(|lead| lead.revision != current);
+    if !view.slots.iter().any(|slot| is_old(&slot)) {
         return;
     }
-    let next = all.iter().filter(outdated).find_map(|slot| slot.filler.as_ref());
-    if let Some(filler) = next {
-        replace(draft, id, filler, Reason::Update, 0);
+    for slot in view.slots.iter().filter(is_old) {
+        if let Some(lead) = slot.lead().filter(|lead| never_placed(lead)) {
+            if !steps.take_room() {
+                return;
+            }
+            replace(view, &slot, lead, Reason::ScaleUp, steps);
+        }
+    }
+    if let Some(slot) = view.slots.iter().find(|slot| comes_up(slot, current)) {
+        steps.note(Note::RolloutWaits { service: view.service.id, slot: slot.number() });
+        return;
+    }
+    let next = view
+        .slots
+        .iter()
+        .filter(is_old)
+        .filter_map(|slot| Some((slot.lead().filter(|lead| !never_placed(lead))?, slot)))
+        .min_by_key(|(lead, slot)| (up(lead), slot.number()));
+    if let Some((lead, slot)) = next {
+        if steps.take_room() {
+            replace(view, &slot, lead, Reason::Update, steps);
+        }
     }
 }
+
+/// A slot of a new or grown service that has not found its first node: nothing is lost by
+/// changing what it waits with, and it says nothing about the revision.
+fn never_placed(task: &Task) -> bool {
+    task.fills_slot() && task.node.is_none() && task.reason == Reason::ScaleUp
+}
+
+/// The slot has the current revision, but it does not run there (yet, or ever).
+fn comes_up(slot: &Slot<'_>, current: u32) -> bool {
+    match slot.lead() {
+        Some(lead) => lead.revision == current && !up(lead) && !never_placed(lead),
+        // A task that was to end by itself and did has come up.
+        None => slot.exhausted(current).is_some_and(|last| last.status.state != Observed::Complete),
+    }
+}
+
+fn replace(view: &View<'_>, slot: &Slot<'_>, lead: &Task, reason: Reason, steps: &mut Steps) {
+    steps.set(lead, Desired::Shutdown, Reason::Update);
+    let desired = if slot.any_alive() { Desired::Ready } else { Desired::Running };
+    let task = NewTask { slot: slot.number(), desired, reason, not_before_ms: 0, restarts: 0 };
+    steps.create(view.service.revision, task);
+}
+
+#[cfg(test)]
+mod tests;
