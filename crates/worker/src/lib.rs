@@ -24,5 +24,6 @@ pub mod node;
 pub mod renewal;
 pub mod report;
 pub mod session;
+pub mod simulated;
 pub mod task;
 pub mod worker;
