@@ -195,6 +195,19 @@ fn a_flipped_bit_is_an_error_that_names_file_and_place() {
 const HEADER_AND_BODY: usize = 16 + 18 + 100 + 1;
 
 #[test]
+fn damage_that_looks_like_a_lost_sector_is_known_by_what_came_after() {
+    let disk = SimDisk::default();
+    let (log, thread) = open(&disk).unwrap();
+    let zeros = LogEntry { payload: Bytes::from(vec![0; 1500]), ..entry(0, 0) };
+    append(&log, vec![zeros]);
+    append(&log, vec![entry(1, 10)]);
+    close(log, thread);
+    disk.tamper(&segment::path_of(dir(), 1), |bytes| bytes[545] ^= 1);
+    let error = open(&disk).map(|_| ()).unwrap_err();
+    assert!(matches!(error, StorageError::Damaged { offset: 512, .. }), "{error}");
+}
+
+#[test]
 fn a_flipped_bit_in_a_sealed_segment_is_an_error() {
     let disk = SimDisk::default();
     let (log, thread) = open(&disk).unwrap();

@@ -154,11 +154,12 @@ impl<'a> BlockReader<'a> {
 
 impl Read for BlockReader<'_> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        if self.used == self.block.len() && !self.ended {
-            if let Err(error) = self.next_block() {
-                self.error = Some(error);
-                return Err(io::ErrorKind::InvalidData.into());
-            }
+        if self.used == self.block.len()
+            && !self.ended
+            && let Err(error) = self.next_block()
+        {
+            self.error = Some(error);
+            return Err(io::ErrorKind::InvalidData.into());
         }
         let left = &self.block[self.used..];
         let taken = left.len().min(out.len());
