@@ -192,27 +192,25 @@ fn container(spec: &ContainerSpec) -> Result<(), Invalid> {
     if let Some(workdir) = &spec.workdir {
         absolute("workdir", workdir)?;
     }
-    if let Some(user) = &spec.user {
-        if user.is_empty()
+    if let Some(user) = &spec.user
+        && (user.is_empty()
             || user.len() > 128
-            || user.contains(|c: char| c.is_whitespace() || c.is_control())
-        {
-            return invalid("user", format!("`{}` is not USER[:GROUP]", shown(user)));
-        }
+            || user.contains(|c: char| c.is_whitespace() || c.is_control()))
+    {
+        return invalid("user", format!("`{}` is not USER[:GROUP]", shown(user)));
     }
     if let Some(hostname) = &spec.hostname {
         name("hostname", hostname)?;
     }
-    if let Some(signal) = &spec.stop_signal {
-        if signal.is_empty()
+    if let Some(signal) = &spec.stop_signal
+        && (signal.is_empty()
             || signal.len() > 16
-            || !signal.chars().all(|c| c.is_ascii_alphanumeric() || c == '+' || c == '-')
-        {
-            return invalid(
-                "stop_signal",
-                format!("`{}` is not a signal such as SIGTERM or 15", shown(signal)),
-            );
-        }
+            || !signal.chars().all(|c| c.is_ascii_alphanumeric() || c == '+' || c == '-'))
+    {
+        return invalid(
+            "stop_signal",
+            format!("`{}` is not a signal such as SIGTERM or 15", shown(signal)),
+        );
     }
     if spec.stop_grace_period_ms > DURATION_MAX_MS {
         return invalid("stop_grace_period", "is longer than 7 days");

@@ -1,69 +1,88 @@
-//! The planners: what should change, given a view of the state.
+//! The leader's opinion: what should change so that the state becomes what users asked for.
 //!
-//! Pure functions of (view, now, ids): no clock, no randomness, no I/O, no hash order. A planner
-//! proposes and cannot act; `apply` re-checks every change. Leader-only opinion: unlike the model it
-//! may change freely between releases.
+//! Everything here is a function from a view of the state, the time and a source of ids to a
+//! [`Plan`]. Plans are proposals: `apply` checks each step again and refuses what is stale.
+//! [`plan`] runs the reconcilers and then the scheduler on a speculative copy of the state, each
+//! stage seeing what the stages before it proposed, so that a new task and its node travel in one
+//! command.
 //!
-//! Each pass works on a speculative copy: a change is applied to it when proposed, so later stages
-//! see what earlier ones did, and creating and placing a task are one proposal.
+//! What never lives here: clocks, randomness, I/O, async, logging, memory between passes. A new
+//! leader that plans from the same state comes to the same decisions.
 
-mod draft;
 mod drain;
+mod ids;
 pub mod liveness;
+mod pass;
 mod reaper;
 mod replicated;
 mod restart;
 mod rollout;
 mod schedule;
-mod slot;
+mod slots;
 
 use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::Arc;
 
-use cluster_model::{Change, ServiceId, State};
+use cluster_model::{Change, ServiceId};
 
-use draft::Draft;
-pub use draft::Ids;
+pub use ids::Ids;
+pub use pass::plan;
+
+/// What a pass looks at.
+#[derive(Clone, Copy, Debug)]
+pub enum Scope<'a> {
+    /// Every service: at start, on timers, and whenever a node or the cluster changed.
+    All,
+    /// The services whose spec or tasks changed. Tasks that wait for a node are always looked at,
+    /// whichever service they belong to.
+    Services(&'a BTreeSet<ServiceId>),
+}
 
 /// What a pass proposes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
+    /// To be proposed in this order, in one command.
     pub changes: Vec<Change>,
-    /// When to look again although nothing changed, in cluster time.
+    /// When a full pass is due even if nothing happens. A scoped pass speaks only for the
+    /// services it looked at, so the caller keeps the earlier of this and what it already had.
     pub wake_at_ms: Option<u64>,
+    /// For people and logs; nothing depends on them.
+    pub notes: Vec<Note>,
 }
 
-/// What a pass looks at. Tasks that wait for a node are always looked at.
-#[derive(Clone, Copy, Debug)]
-pub enum Scope<'a> {
-    All,
-    Services(&'a BTreeSet<ServiceId>),
+/// Something worth telling about a pass.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Note {
+    /// The pass reached its bound; the rest is left to the next one.
+    Bounded,
+    /// Steps that the speculative `apply` refused. Always a mistake in a planner.
+    Refused { count: u32 },
+    /// Tasks of one service for which no node was found.
+    Unplaced { service: ServiceId, tasks: usize, why: Arc<str> },
+    /// An update waits until the replacement in this slot runs.
+    RolloutWaits { service: ServiceId, slot: u32 },
 }
 
-/// Runs all planners over the scope. At a fixpoint it proposes nothing.
-pub fn plan(view: &State, scope: Scope<'_>, now_ms: u64, ids: &mut Ids) -> Plan {
-    let mut draft = Draft::new(view, now_ms, ids);
-    match scope {
-        Scope::All => {
-            let all: Vec<ServiceId> = view.services().map(|service| service.id).collect();
-            all.into_iter().for_each(|id| service(&mut draft, id));
+impl fmt::Display for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Note::Bounded => f.write_str("the pass reached its bound, the rest follows"),
+            Note::Refused { count } => write!(f, "{count} steps contradict the state"),
+            Note::Unplaced { service, tasks, why } => {
+                write!(f, "{tasks} tasks of service {service} wait: {why}")
+            }
+            Note::RolloutWaits { service, slot } => {
+                write!(f, "update of service {service} waits for slot {slot} to run")
+            }
         }
-        Scope::Services(some) => some.iter().for_each(|id| service(&mut draft, *id)),
     }
-    schedule::run(&mut draft);
-    draft.finish()
 }
 
-fn service(draft: &mut Draft<'_>, id: ServiceId) {
-    // Tasks of a removed service end by themselves: `apply` asked them to.
-    if draft.state().service(id).is_none_or(|service| service.removed) {
-        return;
+/// The earlier of two moments, where none means never.
+fn earlier(a: Option<u64>, b: Option<u64>) -> Option<u64> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
     }
-    replicated::scale(draft, id);
-    restart::run(draft, id);
-    drain::run(draft, id);
-    rollout::run(draft, id);
-    reaper::run(draft, id);
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,32 +1,36 @@
-//! Nodes whose lease ended are down.
+//! Node liveness: a ready node whose lease ended is down.
 
-use cluster_model::node::NodeState;
-use cluster_model::{Change, NodeId, State};
+use cluster_model::{Change, NodeId, NodeState, State};
 
-use crate::Plan;
+use crate::{Plan, earlier};
 
-/// Declares ready nodes down that were not heard for longer than the lease. `last_heard` answers in
-/// cluster time; a node it knows nothing of is left alone.
+/// Plans for the nodes whose lease ended.
+///
+/// `leases` answers when a node was last heard, in the same time as `now_ms`. A node it does not
+/// know is left alone, so whoever begins to lead first grants every ready node a fresh lease.
 pub fn plan(
     view: &State,
-    last_heard: &impl Fn(NodeId) -> Option<u64>,
+    leases: &impl Fn(NodeId) -> Option<u64>,
     lease_ms: u64,
     now_ms: u64,
 ) -> Plan {
     let mut plan = Plan::default();
     for node in view.nodes().filter(|node| node.state == NodeState::Ready) {
-        let Some(heard) = last_heard(node.id) else { continue };
-        let ends = heard.saturating_add(lease_ms);
-        if now_ms > ends {
-            let silent_ms = now_ms.saturating_sub(heard);
-            let message =
-                format!("not heard for {}.{} s", silent_ms / 1000, silent_ms % 1000 / 100);
-            let (node, version) = (node.id, node.version);
-            plan.changes.push(Change::NodeDown { node, version, message: message.into() });
+        let Some(heard_ms) = leases(node.id) else { continue };
+        let silent_ms = now_ms.saturating_sub(heard_ms);
+        if silent_ms > lease_ms {
+            plan.changes.push(Change::NodeDown {
+                node: node.id,
+                version: node.version,
+                message: format!("not heard for {silent_ms} ms, its lease is {lease_ms} ms").into(),
+            });
         } else {
-            let wake = ends + 1;
-            plan.wake_at_ms = Some(plan.wake_at_ms.map_or(wake, |known| known.min(wake)));
+            let end_ms = heard_ms.saturating_add(lease_ms).saturating_add(1);
+            plan.wake_at_ms = earlier(plan.wake_at_ms, Some(end_ms));
         }
     }
     plan
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,68 +1,86 @@
-//! As many claimed slots as replicas: creates the lowest free numbers, gives up the slots that are
-//! missed least.
+//! Replicated services: as many occupied slots as there are replicas.
+//!
+//! New slots take the lowest free numbers. Which slots go when a service shrinks depends on what
+//! they do, so the remaining numbers may have gaps; slots that stay are never touched.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cluster_model::{Desired, NewTask, NodeId, Reason, ServiceId};
+use cluster_model::{Desired, NewTask, NodeId, Reason};
 
-use crate::draft::Draft;
-use crate::slot::{Slot, slots};
+use crate::slots::{Slot, Steps, View, up};
 
-pub fn scale(draft: &mut Draft<'_>, id: ServiceId) {
-    let Some(service) = draft.state().service(id) else { return };
-    let wanted = usize::try_from(service.spec.replicas()).unwrap_or(usize::MAX);
-    let revision = service.revision;
-    let claimed = slots(draft.state(), id);
-    if claimed.len() > wanted {
-        shrink(draft, id, claimed, wanted);
-    } else if claimed.len() < wanted {
-        grow(draft, id, revision, &claimed, wanted);
+pub(crate) fn plan(view: &View<'_>, steps: &mut Steps) {
+    let revision = view.service.revision;
+    let wanted = view.service.spec.replicas() as usize;
+    let occupied: Vec<Slot<'_>> =
+        view.slots.iter().filter(|slot| slot.occupied(revision)).collect();
+    if occupied.len() < wanted {
+        grow(view, &occupied, wanted, steps);
+    } else if occupied.len() > wanted {
+        shrink(&occupied, wanted, steps);
     }
 }
 
-fn grow(draft: &mut Draft<'_>, id: ServiceId, revision: u32, claimed: &[Slot], wanted: usize) {
-    let taken: BTreeSet<u32> = claimed.iter().map(|slot| slot.number).collect();
-    let free = (1..=u32::MAX).filter(|number| !taken.contains(number));
-    let tasks = free
-        .take(wanted - claimed.len())
-        .map(|slot| NewTask {
-            slot,
-            desired: draft.successor_desired(id, slot),
-            reason: Reason::ScaleUp,
-            not_before_ms: 0,
-            restarts: 0,
-        })
+fn grow(view: &View<'_>, occupied: &[Slot<'_>], wanted: usize, steps: &mut Steps) {
+    let taken: BTreeSet<u32> = occupied.iter().map(Slot::number).collect();
+    let vacant: BTreeMap<u32, Slot<'_>> = view
+        .slots
+        .iter()
+        .filter(|slot| !taken.contains(&slot.number()))
+        .map(|slot| (slot.number(), slot))
         .collect();
-    draft.create(id, revision, tasks);
+    let free = (1u32..).filter(|number| !taken.contains(number));
+    for number in free.take(wanted - taken.len()) {
+        if !steps.take_room() {
+            return;
+        }
+        let before = vacant.get(&number);
+        let reason = match before.and_then(Slot::newest) {
+            // Spent under an older revision; this one gets its own attempts.
+            Some(last) if last.reason == Reason::Exhausted => Reason::Update,
+            _ => Reason::ScaleUp,
+        };
+        // A task of the slot's former life may still be stopping.
+        let alive = before.is_some_and(Slot::any_alive);
+        let desired = if alive { Desired::Ready } else { Desired::Running };
+        let task = NewTask { slot: number, desired, reason, not_before_ms: 0, restarts: 0 };
+        steps.create(view.service.revision, task);
+    }
 }
 
-/// Gives up slots that do not serve first, then those on the nodes with most of this service's
-/// tasks, then the highest numbers.
-fn shrink(draft: &mut Draft<'_>, id: ServiceId, mut claimed: Vec<Slot>, wanted: usize) {
-    let node = |slot: &Slot| slot.filler.as_ref().filter(|task| task.serves()).and_then(|t| t.node);
-    // The n-th serving slot of a node ranks n: the fullest nodes have the highest ranks.
-    let mut seen: BTreeMap<NodeId, usize> = BTreeMap::new();
-    let rank = |slot: &Slot, seen: &mut BTreeMap<NodeId, usize>| match node(slot) {
-        None => (1, 0),
-        Some(node) => {
-            let nth = seen.entry(node).or_default();
-            *nth += 1;
-            (0, *nth)
+/// Lets go first of what does not run, then of the node that has most of this service, then of
+/// the highest slot.
+fn shrink(occupied: &[Slot<'_>], wanted: usize, steps: &mut Steps) {
+    let mut copies: BTreeMap<NodeId, u32> = BTreeMap::new();
+    let mut order: Vec<(u8, u32, u32, usize)> = Vec::with_capacity(occupied.len());
+    for (place, slot) in occupied.iter().enumerate() {
+        let standing = match slot.holder() {
+            None => 0,
+            Some(task) if task.node.is_none() => 1,
+            Some(task) if !up(task) => 2,
+            Some(_) => 3,
+        };
+        // The n-th copy on its node: taking the largest first levels the nodes.
+        let nth = match slot.holder().and_then(|task| task.node).filter(|_| standing == 3) {
+            Some(node) => {
+                let copies = copies.entry(node).or_default();
+                *copies += 1;
+                *copies
+            }
+            None => 0,
+        };
+        order.push((standing, u32::MAX - nth, u32::MAX - slot.number(), place));
+    }
+    order.sort_unstable();
+    for (.., place) in order.into_iter().take(occupied.len() - wanted) {
+        if !steps.take_room() {
+            return;
         }
-    };
-    claimed.sort_by_key(|slot| slot.number);
-    let mut ranked: Vec<((u8, usize), u32)> =
-        claimed.iter().map(|slot| (rank(slot, &mut seen), slot.number)).collect();
-    ranked.sort_unstable();
-    for (_, number) in ranked.split_off(wanted) {
-        let tasks: Vec<_> = draft
-            .state()
-            .tasks_of_slot(id, number)
-            .filter(|task| task.desired < Desired::Remove)
-            .map(|task| task.id)
-            .collect();
-        for task in tasks {
-            draft.set_desired(task, Desired::Remove, Reason::ScaleDown);
+        for task in occupied[place].tasks().filter(|task| task.desired != Desired::Remove) {
+            steps.set(task, Desired::Remove, Reason::ScaleDown);
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -35,10 +35,10 @@ pub(crate) fn plan(view: &View<'_>, steps: &mut Steps) {
         .filter(is_old)
         .filter_map(|slot| Some((slot.lead().filter(|lead| !never_placed(lead))?, slot)))
         .min_by_key(|(lead, slot)| (up(lead), slot.number()));
-    if let Some((lead, slot)) = next {
-        if steps.take_room() {
-            replace(view, &slot, lead, Reason::Update, steps);
-        }
+    if let Some((lead, slot)) = next
+        && steps.take_room()
+    {
+        replace(view, &slot, lead, Reason::Update, steps);
     }
 }
 

@@ -1,61 +1,79 @@
-//! Which nodes can take a task of a group at all, and what refused the others.
+//! Which nodes can take a task, and what speaks against the others.
 
-use std::collections::BTreeMap;
-
-use cluster_model::node::{Availability, Node, NodeState};
 use cluster_model::spec::Resources;
-use cluster_model::{State, TaskSpec};
+use cluster_model::state::{Usage, fits};
+use cluster_model::{Availability, Node, NodeState, TaskSpec};
 
-/// Why a node was refused; ordered as shown.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Refused {
-    Constraint(String),
-    Cpu { wanted_nanos: u64 },
-    Memory { wanted_bytes: u64 },
-    Down,
-    Unknown,
-    Drained,
-    Paused,
+/// A node with what it holds, this pass's placements included.
+pub(super) struct Candidate<'a> {
+    pub node: &'a Node,
+    pub used: Resources,
+    pub tasks: u32,
 }
 
-/// How many nodes each reason refused.
-pub type Counts = BTreeMap<Refused, usize>;
+impl<'a> Candidate<'a> {
+    pub fn new(node: &'a Node, usage: Usage) -> Self {
+        Self { node, used: usage.reserved, tasks: usage.tasks }
+    }
 
-/// The nodes that pass, without a look at what earlier tasks of the group will take.
-pub fn run<'a>(state: &'a State, spec: &TaskSpec) -> (Vec<&'a Node>, Counts) {
-    let mut feasible = Vec::new();
-    let mut refused = Counts::new();
-    for node in state.nodes() {
-        match check(node, spec) {
-            Ok(()) => feasible.push(node),
-            Err(reason) => *refused.entry(reason).or_default() += 1,
+    pub fn has_room(&self, spec: &TaskSpec) -> bool {
+        fits(self.node.description.capacity, self.used, spec.reservations)
+    }
+
+    pub fn take(&mut self, spec: &TaskSpec) {
+        let Resources { cpu_nanos, memory_bytes } = spec.reservations;
+        self.used.cpu_nanos = self.used.cpu_nanos.saturating_add(cpu_nanos);
+        self.used.memory_bytes = self.used.memory_bytes.saturating_add(memory_bytes);
+        self.tasks += 1;
+    }
+
+    pub fn free(&self) -> Resources {
+        let Resources { cpu_nanos, memory_bytes } = self.node.description.capacity;
+        Resources {
+            cpu_nanos: cpu_nanos.saturating_sub(self.used.cpu_nanos),
+            memory_bytes: memory_bytes.saturating_sub(self.used.memory_bytes),
         }
     }
-    (feasible, refused)
 }
 
-fn check(node: &Node, spec: &TaskSpec) -> Result<(), Refused> {
+/// What speaks against a node; the first that applies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Obstacle {
+    /// By its place in the spec.
+    Constraint(usize),
+    Cpu,
+    Memory,
+    Unhealthy,
+    Down,
+    Drained,
+    Paused,
+    Unknown,
+}
+
+/// None when the node can take the task.
+pub(super) fn obstacle(candidate: &Candidate<'_>, spec: &TaskSpec) -> Option<Obstacle> {
+    let node = candidate.node;
     match node.state {
         NodeState::Ready => {}
-        NodeState::Down => return Err(Refused::Down),
-        NodeState::Unknown => return Err(Refused::Unknown),
+        NodeState::Down => return Some(Obstacle::Down),
+        NodeState::Unknown => return Some(Obstacle::Unknown),
     }
     match node.spec.availability {
         Availability::Active => {}
-        Availability::Pause => return Err(Refused::Paused),
-        Availability::Drain => return Err(Refused::Drained),
+        Availability::Pause => return Some(Obstacle::Paused),
+        Availability::Drain => return Some(Obstacle::Drained),
     }
-    match spec.constraints.iter().find(|constraint| !constraint.holds(node)) {
-        Some(constraint) => Err(Refused::Constraint(constraint.to_string())),
-        None => Ok(()),
+    if !node.description.healthy {
+        return Some(Obstacle::Unhealthy);
     }
-}
-
-/// What a node without room lacks.
-pub fn lacking(capacity: Resources, used: Resources, wanted: Resources) -> Refused {
-    if used.memory_bytes.saturating_add(wanted.memory_bytes) > capacity.memory_bytes {
-        Refused::Memory { wanted_bytes: wanted.memory_bytes }
-    } else {
-        Refused::Cpu { wanted_nanos: wanted.cpu_nanos }
+    if let Some(place) = spec.constraints.iter().position(|constraint| !constraint.holds(node)) {
+        return Some(Obstacle::Constraint(place));
     }
+    if candidate.has_room(spec) {
+        return None;
+    }
+    let cpu_only = Resources { memory_bytes: 0, ..spec.reservations };
+    let used = Resources { memory_bytes: 0, ..candidate.used };
+    let cpu_fits = fits(node.description.capacity, used, cpu_only);
+    Some(if cpu_fits { Obstacle::Memory } else { Obstacle::Cpu })
 }
