@@ -1,6 +1,6 @@
 //! A manager's life: find out who it is, start consensus, serve, stop.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -126,7 +126,7 @@ async fn who_am_i(cli: &Cli, name: &str) -> anyhow::Result<(Identity, Option<Fou
         }
         return Ok((identity, None));
     }
-    if RaftNode::has_state(&cli.data_dir)? {
+    if RaftNode::has_state(&raft_dir(&cli.data_dir))? {
         bail!(
             "{} holds a manager's log but no certificate: the folder is damaged; restore it, or \
              join again with an empty one",
@@ -148,12 +148,17 @@ async fn who_am_i(cli: &Cli, name: &str) -> anyhow::Result<(Identity, Option<Fou
     Ok((join::certificate(cli, name).await?, None))
 }
 
+/// Log and snapshots, apart from the certificate.
+fn raft_dir(data_dir: &Path) -> PathBuf {
+    data_dir.join("raft")
+}
+
 async fn consensus(cli: &Cli, tls: &TlsIdentity) -> anyhow::Result<RaftNode> {
     let identity = tls.identity();
     let node_id = identity.node_id.parse().context("the certificate names no node id")?;
     let cluster_id = identity.cluster_id.parse().context("the certificate names no cluster id")?;
     let config =
-        RaftConfig::new(cli.data_dir.clone(), cluster_id, node_id, cli.advertised().to_string());
+        RaftConfig::new(raft_dir(&cli.data_dir), cluster_id, node_id, cli.advertised().to_string());
     let client = TlsClient::manager(tls);
     // Consensus notices a dead peer by its own timers; the ping only frees the connection.
     let options = ChannelOptions { connect_timeout: Duration::from_secs(1), ..Default::default() };
