@@ -35,8 +35,11 @@ pub struct Case {
     /// Whether a runtime of these abilities has to pass it.
     pub applies: fn(&Caps) -> bool,
     /// The case itself; panics when the contract is broken.
-    pub run: fn(Arc<dyn Bench>) -> Pin<Box<dyn Future<Output = ()> + Send>>,
+    pub run: fn(Arc<dyn Bench>) -> Run,
 }
+
+/// A case under way.
+pub type Run = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// All cases.
 pub fn cases() -> Vec<Case> {
@@ -115,7 +118,7 @@ macro_rules! contract_tests {
             // process
             commands_combine_as_docker_does, environment_folder_user_and_host_name, image_user_by_name,
             signals_reach_the_command, failed_creates_leave_nothing, nothing_is_left_after_remove,
-            the_command_starts_only_at_start,
+            the_command_starts_only_at_start, what_cannot_be_executed_says_so,
             // isolation
             system_calls_are_filtered, capabilities_are_dockers, a_plain_user_holds_no_capability,
             read_only_root_is_read_only, mounts_are_there, limits_are_in_the_cgroup, limits_can_be_changed,

@@ -13,6 +13,7 @@ pub mod files;
 pub mod protocol;
 
 mod backend;
+mod executor;
 mod helper;
 mod oci;
 mod output;

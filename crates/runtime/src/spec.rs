@@ -18,6 +18,12 @@ pub const MAX_ID_LEN: usize = 64;
 /// Smallest memory limit: below it the kernel kills the container while it is being set up.
 pub const MIN_MEMORY_BYTES: u64 = 4 << 20;
 
+/// Longest argument or variable; the kernel's own limit is 128 KiB.
+const MAX_STRING: usize = (128 << 10) - 1;
+
+/// Arguments and variables together; the kernel takes a quarter of the stack limit, usually 2 MiB.
+const MAX_COMMAND: usize = 1 << 20;
+
 /// Name of a container on this node, chosen by the caller (the task id), so that every call can be
 /// repeated. Letters, digits, `_`, `-` and `.`, starting with a letter or digit.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -110,6 +116,25 @@ pub struct ImageRoot {
     pub user: Option<String>,
     /// `StopSignal` of the image config.
     pub stop_signal: Option<Signal>,
+}
+
+impl From<&cluster_image::Image> for ImageRoot {
+    /// Keep the image (its lease) for as long as the container exists.
+    fn from(image: &cluster_image::Image) -> Self {
+        let config = &image.config;
+        let text = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
+        Self {
+            name: image.reference.to_string(),
+            layers: image.layers.clone(),
+            entrypoint: config.entrypoint.clone(),
+            cmd: config.cmd.clone(),
+            env: config.env.clone(),
+            workdir: text(&config.working_dir).map(PathBuf::from),
+            user: text(&config.user),
+            // An image that names a signal nobody knows is stopped like any other.
+            stop_signal: config.stop_signal.as_deref().and_then(|name| name.parse().ok()),
+        }
+    }
 }
 
 /// Something mounted into the container. Targets are absolute paths inside it.
@@ -285,6 +310,7 @@ impl ContainerSpec {
                 ));
             }
         }
+        self.validate_size(&command)?;
         if self.limits.memory_bytes.is_some_and(|bytes| bytes < MIN_MEMORY_BYTES) {
             return Err(InvalidSpec::new(
                 "limits.memory_bytes",
@@ -307,6 +333,30 @@ impl ContainerSpec {
             return Err(InvalidSpec::new("log", "keep at least 1 file of at least 4096 bytes"));
         }
         self.validate_paths()
+    }
+
+    /// What the kernel would refuse at exec, after everything was set up.
+    fn validate_size(&self, command: &[String]) -> Result<(), InvalidSpec> {
+        let env = self.env.iter().map(|(name, value)| name.len() + value.len() + 2);
+        let longest = command.iter().map(String::len).chain(env.clone()).max().unwrap_or(0);
+        let total: usize = command.iter().map(|arg| arg.len() + 1).chain(env).sum();
+        if longest > MAX_STRING {
+            return Err(InvalidSpec::new(
+                "env",
+                format!(
+                    "an argument or variable of {longest} bytes; at most {MAX_STRING}, put it in a file"
+                ),
+            ));
+        }
+        if total > MAX_COMMAND {
+            return Err(InvalidSpec::new(
+                "env",
+                format!(
+                    "arguments and variables of {total} bytes; at most {MAX_COMMAND}, put them in a file"
+                ),
+            ));
+        }
+        Ok(())
     }
 
     fn validate_paths(&self) -> Result<(), InvalidSpec> {

@@ -1,6 +1,9 @@
-//! The contract suite on every runtime of this crate.
+//! The contract suite on every runtime of this crate, and what needs a process to kill.
 //!
 //! The embedded ones need root, cgroups, overlay, `runc`, and the Debian package busybox-static.
+
+#[path = "contract/killed.rs"]
+mod killed;
 
 use std::sync::Arc;
 

@@ -98,8 +98,20 @@ pub struct EmbeddedBench {
 }
 
 impl EmbeddedBench {
-    /// Uses the shim program given, usually `env!("CARGO_BIN_EXE_cluster-shim")`.
+    /// A bench for the contract suite; the shim program usually is `env!("CARGO_BIN_EXE_cluster-shim")`.
     pub fn open(shim: &str, backend: Backend) -> Arc<dyn Bench> {
+        let bench = Self::prepare(shim, backend);
+        bench.reopen();
+        Arc::new(bench)
+    }
+
+    /// How its runtime is configured, for tests that open one themselves.
+    pub fn config(&self) -> &EmbeddedConfig {
+        &self.config
+    }
+
+    /// The same without a runtime object yet.
+    pub fn prepare(shim: &str, backend: Backend) -> Self {
         let folder = tempfile::Builder::new().prefix("rt").tempdir().expect("a temporary folder");
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).expect("chmod");
         make_layer(&folder.path().join("layer"));
@@ -109,9 +121,7 @@ impl EmbeddedBench {
         let mut config = EmbeddedConfig::below(&folder.path().join("state"), parent);
         config.shim = Some(shim.into());
         config.backend = backend;
-        let bench = Self { folder, config, runtime: Mutex::default() };
-        bench.reopen();
-        Arc::new(bench)
+        Self { folder, config, runtime: Mutex::default() }
     }
 
     fn current(&self) -> std::sync::MutexGuard<'_, Option<Arc<dyn Runtime>>> {

@@ -106,7 +106,7 @@ async fn exec_is_as_confined_as_the_container(bench: Arc<dyn Bench>) {
         assert!(out.contains("Seccomp:2\n") && out.contains("NoNewPrivs:1\n"), "{out}{err}");
         let (exit, _, err) = output(&*bench, &id, script("unshare -n true")).await;
         assert_ne!(exit.code, Some(0), "{err}");
-        let (_, out, _) = output(&*bench, &id, script("for n in pid mnt ipc uts net cgroup; do [ $(readlink /proc/self/ns/$n) = $(readlink /proc/$PPID/ns/$n) ] || readlink /proc/self/ns/$n; done; cat /proc/self/cgroup")).await;
+        let (_, out, _) = output(&*bench, &id, script("for n in pid mnt ipc uts net cgroup; do [ $(readlink /proc/self/ns/$n) = $(readlink /proc/1/ns/$n) ] || readlink /proc/self/ns/$n; done; cat /proc/self/cgroup")).await;
         assert!(out.lines().all(|line| line.ends_with(":/")), "in the container's cgroups: {out}");
     }
 }

@@ -254,6 +254,13 @@ async fn bad_specs_name_the_field(bench: Arc<dyn Bench>) {
         ("image.layers", with(|spec| spec.image.layers.clear())),
         ("args", with(|spec| spec.args = Some(Vec::new()))),
         ("env[0]", with(|spec| spec.env = vec![("A=B".into(), String::new())])),
+        ("env", with(|spec| spec.env = vec![("BIG".into(), "x".repeat(5 << 20))])),
+        (
+            "env",
+            with(|spec| {
+                spec.env = (0..50).map(|n| (format!("V{n}"), "x".repeat(100 << 10))).collect()
+            }),
+        ),
         ("limits.memory_bytes", with(|spec| spec.limits.memory_bytes = Some(1 << 20))),
         ("limits.pids", with(|spec| spec.limits.pids = Some(0))),
         ("hostname", with(|spec| spec.hostname = Some("a b".into()))),

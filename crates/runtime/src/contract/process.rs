@@ -1,6 +1,7 @@
 //! What the command finds: arguments, environment, user, folder; and what failures leave.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 
 use crate::contract::bench::{id, running, shell, words};
@@ -15,6 +16,7 @@ case_list! {
     |caps| caps.real => [
         commands_combine_as_docker_does, environment_folder_user_and_host_name, image_user_by_name,
         signals_reach_the_command, failed_creates_leave_nothing, nothing_is_left_after_remove,
+        what_cannot_be_executed_says_so,
     ],
     |caps| caps.real && caps.create_start_split => [the_command_starts_only_at_start],
 }
@@ -147,6 +149,38 @@ async fn the_command_starts_only_at_start(bench: Arc<dyn Bench>) {
     runtime.start(&spec.id).await.expect("start");
     within("exit", runtime.wait(&spec.id)).await.expect("wait");
     assert!(shared.join("started").exists());
+}
+
+async fn what_cannot_be_executed_says_so(bench: Arc<dyn Bench>) {
+    let program = bench.scratch().join("program");
+    let mount = |spec| ContainerSpec {
+        mounts: vec![Mount::Bind { source: program.clone(), target: "/program".into(), ro: true }],
+        ..spec
+    };
+    let spec = mount(words(&*bench, "program", &["/program"]));
+    let modes =
+        |mode| fs::set_permissions(&program, PermissionsExt::from_mode(mode)).expect("chmod");
+    fs::write(&program, "#!/bin/sh\nexit 5\n").expect("write");
+    modes(0o644);
+    let refused = bench.runtime().create(&spec).await;
+    if let Err(error) = refused {
+        assert!(error.to_string().contains("program"), "{error}");
+    } else {
+        // Some backends find out only when they start.
+        bench.runtime().start(&spec.id).await.expect_err("it is not executable");
+        bench.runtime().remove(&spec.id, true).await.expect("remove");
+    }
+    modes(0o700);
+    assert_eq!(run(&*bench, &spec).await.0.code, Some(5), "root may execute it");
+    fs::write(&program, [0x7f, b'E', b'L', b'F', 9, 9, 9]).expect("write");
+    let spec = mount(words(&*bench, "garbage", &["/program"]));
+    bench.runtime().create(&spec).await.expect("create");
+    if bench.runtime().start(&spec.id).await.is_ok() {
+        let exit = within("exit", bench.runtime().wait(&spec.id)).await.expect("wait");
+        assert_ne!(exit.code, Some(0));
+        let output = text(&*bench, &spec.id).await;
+        assert!(output.contains("exec"), "{output}");
+    }
 }
 
 /// Folders of the container's cgroup that exist.

@@ -68,7 +68,7 @@ async fn a_running_one_is_found_again(bench: Arc<dyn Bench>) {
     let spec = ContainerSpec { labels, ..running(&*bench, "again") };
     let before = started(&*bench, &spec).await;
     let runtime = bench.reopen();
-    assert_eq!(runtime.recover().await.expect("recover"), [before.clone()]);
+    assert_eq!(runtime.recover().await.expect("recover"), std::slice::from_ref(&before));
     assert_eq!(
         runtime.create(&spec).await.expect("create is still idempotent").pid,
         before.pid.expect("pid")
@@ -317,7 +317,7 @@ async fn recover_twice_changes_nothing(bench: Arc<dyn Bench>) {
     let spec = running(&*bench, "steady");
     let before = started(&*bench, &spec).await;
     for _ in 0..2 {
-        assert_eq!(runtime.recover().await.expect("recover"), [before.clone()]);
+        assert_eq!(runtime.recover().await.expect("recover"), std::slice::from_ref(&before));
     }
 }
 
@@ -335,10 +335,12 @@ async fn logs_survive_a_lost_shim(bench: Arc<dyn Bench>) {
         })
         .await;
     }
-    within("touch", async {
-        while runtime.exec(&spec.id, ExecSpec::new(["touch", "/stop"])).await.is_err() {}
+    within("an exec", async {
+        while runtime.exec(&spec.id, ExecSpec::new(["true"])).await.is_err() {}
     })
     .await;
+    let (exit, _, _) = output(&*bench, &spec.id, ExecSpec::new(["touch", "/stop"])).await;
+    assert_eq!(exit.code, Some(0));
     within("exit", runtime.wait(&spec.id)).await.expect("wait");
     let all = text(&*bench, &spec.id).await;
     let numbers: Vec<_> = all.lines().filter_map(|line| line.parse::<u32>().ok()).collect();

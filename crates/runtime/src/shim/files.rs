@@ -23,6 +23,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::process::ProcessId;
+use crate::shim::Backend;
 
 /// Largest state file read back; more is not ours.
 const MAX_FILE: u64 = 64 << 20;
@@ -34,6 +35,8 @@ pub struct Record {
     pub init: ProcessId,
     /// The shim that wrote this.
     pub shim_pid: u32,
+    /// What it was created with; an adopting shim goes on with it.
+    pub backend: Backend,
     /// Name under which the backend knows it; new for every attempt.
     pub runtime_id: String,
     /// Cgroup path in every hierarchy.

@@ -33,7 +33,7 @@ const CAPABILITIES: [&str; 13] = [
     "CAP_AUDIT_WRITE",
 ];
 
-const MASKED: [&str; 11] = [
+const MASKED: [&str; 12] = [
     "/proc/acpi",
     "/proc/asound",
     "/proc/interrupts",
@@ -45,6 +45,7 @@ const MASKED: [&str; 11] = [
     "/proc/sched_debug",
     "/proc/scsi",
     "/sys/firmware",
+    "/sys/devices/virtual/powercap",
 ];
 
 const READ_ONLY: [&str; 5] =

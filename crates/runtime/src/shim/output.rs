@@ -37,6 +37,10 @@ struct LogFile {
     rotation: LogRotation,
     file: File,
     size: u64,
+    /// The last write stopped half-way.
+    torn: bool,
+    /// Output that could not be kept was reported.
+    complained: bool,
 }
 
 impl Output {
@@ -80,7 +84,7 @@ impl Output {
             Err(error) => return Err(error),
         };
         let records = pipe.take(&chunk[..length]);
-        self.log.write(&records)?;
+        self.log.keep(&records);
         Ok(true)
     }
 
@@ -93,7 +97,7 @@ impl Output {
                 let mut record = Vec::new();
                 encode_record(unix_nanos(), pipe.stream, true, &pipe.line, &mut record);
                 pipe.line.clear();
-                self.log.write(&record)?;
+                self.log.keep(&record);
             }
         }
         Ok(())
@@ -144,16 +148,31 @@ impl LogFile {
             file.write_all(b"\n")?;
             size += 1;
         }
-        Ok(Self { folder, rotation, file, size })
+        Ok(Self { folder, rotation, file, size, torn: false, complained: false })
     }
 
     fn append(folder: &Folder) -> io::Result<File> {
         OpenOptions::new().append(true).create(true).mode(0o600).open(folder.log(0))
     }
 
+    /// Writes, or drops what a full disk does not take: the container must not stop for its log.
+    fn keep(&mut self, records: &[u8]) {
+        if let Err(error) = self.write(records) {
+            self.torn = true;
+            if !std::mem::replace(&mut self.complained, true) {
+                let _ =
+                    writeln!(io::stderr(), "output is lost, the log cannot be written: {error}");
+            }
+        }
+    }
+
     fn write(&mut self, records: &[u8]) -> io::Result<()> {
         if self.size > 0 && self.size + records.len() as u64 > self.rotation.max_bytes {
             self.rotate()?;
+        }
+        if self.torn {
+            self.file.write_all(b"\n")?;
+            self.torn = false;
         }
         self.file.write_all(records)?;
         self.size += records.len() as u64;

@@ -1,7 +1,7 @@
 //! Docker's default system call filter, as BPF for libcontainer and as OCI JSON for runc.
 //!
 //! libcontainer without its C library accepts a profile and ignores it, and its exec drops it. So
-//! the filter is compiled here and installed by our own [`GuardedExecutor`], for the first process
+//! the filter is compiled here and installed by our own [`GuardedExecutor`](super::executor::GuardedExecutor), for the first process
 //! and for every exec, as the last step before the command. If it cannot be installed, nothing runs.
 //!
 //! Two stacked filters: the allow-list (default EPERM), and on top one that answers ENOSYS to
@@ -10,13 +10,8 @@
 
 mod profile;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
-use libcontainer::oci_spec::runtime::Spec;
-use libcontainer::workload::default::DefaultExecutor;
-use libcontainer::workload::{
-    Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError,
-};
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
     SeccompRule, TargetArch, sock_filter,
@@ -67,7 +62,8 @@ impl Filters {
         Ok(Self { allow, newer: answer_enosys() })
     }
 
-    fn install(&self) -> Result<(), seccompiler::Error> {
+    /// Confines this process for good. Both or an error.
+    pub fn install(&self) -> Result<(), seccompiler::Error> {
         seccompiler::apply_filter(&self.allow)?;
         seccompiler::apply_filter(&self.newer)
     }
@@ -149,45 +145,6 @@ pub fn oci_profile() -> Value {
         "architectures": arches,
         "syscalls": calls,
     })
-}
-
-/// Installs the filter, then executes the command as libcontainer would.
-#[derive(Clone)]
-pub struct GuardedExecutor {
-    filters: Filters,
-    inner: DefaultExecutor,
-}
-
-impl GuardedExecutor {
-    /// An executor that guards with these filters.
-    pub fn new(filters: Filters) -> Self {
-        Self { filters, inner: DefaultExecutor {} }
-    }
-}
-
-impl Executor for GuardedExecutor {
-    fn exec(&self, spec: &Spec) -> Result<(), ExecutorError> {
-        self.filters.install().map_err(|error| {
-            ExecutorError::Other(format!("install the system call filter: {error}"))
-        })?;
-        self.inner.exec(spec)
-    }
-
-    fn validate(&self, spec: &Spec) -> Result<(), ExecutorValidationError> {
-        let gains =
-            spec.process().as_ref().is_none_or(|process| process.no_new_privileges() != Some(true));
-        if gains {
-            // Installing the filter needs it, so the spec must say so.
-            return Err(ExecutorValidationError::ArgValidationError(
-                "noNewPrivileges must be set".to_owned(),
-            ));
-        }
-        self.inner.validate(spec)
-    }
-
-    fn setup_envs(&self, envs: HashMap<String, String>) -> Result<(), ExecutorSetEnvsError> {
-        self.inner.setup_envs(envs)
-    }
 }
 
 #[cfg(test)]

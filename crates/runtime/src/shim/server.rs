@@ -6,7 +6,7 @@
 mod client;
 
 use std::collections::BTreeMap;
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::time::{Duration, Instant};
@@ -224,7 +224,10 @@ impl Server {
             at_unix_ms,
             source,
         };
-        write_json(&self.handle.folder.exit(), &exit, true)?;
+        if let Err(error) = write_json(&self.handle.folder.exit(), &exit, true) {
+            // Whoever listens now shall know all the same; a later reader finds it unknown.
+            let _ = writeln!(io::stderr(), "the exit record cannot be written: {error}");
+        }
         self.init.state = State::Exited(exit);
         let keys: Vec<u64> = self
             .clients

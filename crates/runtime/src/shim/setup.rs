@@ -52,7 +52,8 @@ pub fn run(options: &Options) -> Result<(), String> {
         None => format!("{}.{:x}", spec.id, unix_ms()),
     };
     let cgroup = options.cgroup.clone();
-    let handle = Handle { folder, spec, backend: options.backend, runtime_id, cgroup, hierarchies };
+    let backend = record.as_ref().map_or(options.backend, |record| record.backend);
+    let handle = Handle { folder, spec, backend, runtime_id, cgroup, hierarchies };
     let (record, init) = match record {
         Some(record) => adopt(record)?,
         None if options.adopt => return Err("there is nothing to adopt".to_owned()),
@@ -163,6 +164,7 @@ fn try_create(handle: &Handle, output: &Output) -> Result<(Record, Init), String
     let record = Record {
         init,
         shim_pid: std::process::id(),
+        backend: handle.backend,
         runtime_id: handle.runtime_id.clone(),
         cgroup: handle.cgroup.clone(),
         created_unix_ms: unix_ms(),

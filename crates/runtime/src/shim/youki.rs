@@ -8,8 +8,9 @@ use libcontainer::container::Container;
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::syscall::syscall::SyscallType;
 
+use crate::shim::executor::{GuardedExecutor, Role};
 use crate::shim::files::Folder;
-use crate::shim::seccomp::{Filters, GuardedExecutor};
+use crate::shim::seccomp::Filters;
 
 /// Standard streams of a process in the container.
 pub struct Stdio {
@@ -23,7 +24,7 @@ pub struct Stdio {
 
 /// Creates the container up to its command; gives the first process, a child of our parent.
 pub fn create(folder: &Folder, runtime_id: &str, stdio: Stdio) -> Result<u32, String> {
-    let container = builder(folder, runtime_id, stdio)?
+    let container = builder(folder, runtime_id, Role::Init, stdio)?
         .as_init(folder.path())
         // The default is systemd over D-Bus.
         .with_systemd(false)
@@ -49,7 +50,7 @@ pub fn exec(
     process: &Path,
     stdio: Stdio,
 ) -> Result<u32, String> {
-    let pid = builder(folder, runtime_id, stdio)?
+    let pid = builder(folder, runtime_id, Role::Exec, stdio)?
         .as_tenant()
         .with_process(Some(process))
         .with_detach(true)
@@ -59,11 +60,16 @@ pub fn exec(
     u32::try_from(pid.as_raw()).map_err(|error| explain(&error))
 }
 
-fn builder(folder: &Folder, runtime_id: &str, stdio: Stdio) -> Result<ContainerBuilder, String> {
+fn builder(
+    folder: &Folder,
+    runtime_id: &str,
+    role: Role,
+    stdio: Stdio,
+) -> Result<ContainerBuilder, String> {
     // Compiled before anything is made: without a filter there is no container.
     let filters = Filters::compile().map_err(|error| explain(&error))?;
     ContainerBuilder::new(runtime_id.to_owned(), SyscallType::default())
-        .with_executor(GuardedExecutor::new(filters))
+        .with_executor(GuardedExecutor::new(filters, role))
         .with_stdin(stdio.stdin)
         .with_stdout(stdio.stdout)
         .with_stderr(stdio.stderr)
