@@ -1,1 +1,5 @@
-fn main() {}
+//! The program `clusterctl`; everything is in the library.
+
+fn main() -> std::process::ExitCode {
+    cluster_ctl::main()
+}

@@ -1,0 +1,236 @@
+//! Waiting until a service is as asked, and showing how far it is.
+//!
+//! *On failure* of the manager that is watched, another is asked and the wait goes on.
+
+use std::time::{Duration, Instant};
+
+use cluster_pb::control::v1::{GetServiceRequest, WatchServiceRequest, WatchServiceResponse};
+use cluster_wire::Code;
+use tonic::Streaming;
+
+use crate::Invocation;
+use crate::client::Client;
+use crate::error::{Error, Exit};
+use crate::output::Printer;
+use crate::progress::{Picture, Tracker, Verdict, draw};
+use crate::values::duration::duration;
+
+/// How long managers may be out of reach, in one go, before the wait is given up.
+const BLIND_MAX: Duration = Duration::from_secs(30);
+const RETRY_PAUSE: Duration = Duration::from_millis(200);
+
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Waiting")]
+pub struct Patience {
+    /// Do not wait until the service runs as asked
+    #[arg(long, short)]
+    detach: bool,
+
+    /// Show no progress
+    #[arg(long, short)]
+    quiet: bool,
+
+    /// How long a task may stand still, for example pending, before the wait is given up
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration)]
+    wait_timeout: Duration,
+}
+
+/// What is waited for.
+pub struct Goal {
+    pub id: String,
+    pub name: String,
+    /// The wait begins with this version of the service or a later one.
+    pub version: u64,
+    /// The revision before the change, if the service existed.
+    pub revision_before: Option<u32>,
+}
+
+/// Returns when the service has converged or the user detached; else why it cannot.
+pub async fn wait(
+    invocation: &mut Invocation,
+    client: &mut Client,
+    goal: &Goal,
+    patience: &Patience,
+) -> Result<(), Error> {
+    if patience.detach {
+        return Ok(());
+    }
+    let mut screen = Screen::new(patience.quiet);
+    let printer = &mut invocation.printer;
+    let outcome = tokio::select! {
+        outcome = follow(printer, &mut screen, client, goal, patience) => outcome,
+        _ = tokio::signal::ctrl_c() => Ok(Outcome::Detached),
+    };
+    match outcome {
+        Ok(Outcome::Converged) => {
+            screen.say(printer, &format!("service {} converged", goal.name));
+            Ok(())
+        }
+        Ok(Outcome::Detached) => {
+            let line = format!("detached; look again with `clusterctl service ps {}`", goal.name);
+            printer.say(&line);
+            Ok(())
+        }
+        Err(error) => Err(error),
+    }
+}
+
+enum Outcome {
+    Converged,
+    Detached,
+}
+
+async fn follow(
+    printer: &mut Printer,
+    screen: &mut Screen,
+    client: &mut Client,
+    goal: &Goal,
+    patience: &Patience,
+) -> Result<Outcome, Error> {
+    let mut tracker = Tracker::new(patience.wait_timeout, goal.revision_before);
+    let mut blind_since: Option<Instant> = None;
+    loop {
+        let error = match watch(client, goal).await {
+            Ok(mut stream) => {
+                match look(printer, screen, goal, &mut tracker, &mut stream, &mut blind_since).await
+                {
+                    Ok(outcome) => return Ok(outcome),
+                    Err(Break::Final(error)) => return Err(error),
+                    Err(Break::Lost(error)) => error,
+                }
+            }
+            Err(error) => error,
+        };
+        if error.code == Some(Code::NotFound) {
+            return Err(Error::refused(format!("service {} was removed meanwhile", goal.name)));
+        }
+        let temporary = matches!(error.exit, Exit::Unreachable | Exit::TimedOut);
+        let since = *blind_since.get_or_insert_with(Instant::now);
+        if !temporary || since.elapsed() >= BLIND_MAX {
+            let hint =
+                format!("the service stays; look again with `clusterctl service ps {}`", goal.name);
+            return Err(error.hint(hint));
+        }
+        screen
+            .say(printer, &format!("lost sight of the service ({error}); asking another manager"));
+        client.leave_manager();
+        tokio::time::sleep(RETRY_PAUSE).await;
+    }
+}
+
+async fn watch(client: &mut Client, goal: &Goal) -> Result<Streaming<WatchServiceResponse>, Error> {
+    client.watch_service(WatchServiceRequest { service: goal.id.clone() }).await
+}
+
+enum Break {
+    Final(Error),
+    /// The stream ended; another may tell more.
+    Lost(Error),
+}
+
+/// Follows one stream.
+async fn look(
+    printer: &mut Printer,
+    screen: &mut Screen,
+    goal: &Goal,
+    tracker: &mut Tracker,
+    stream: &mut Streaming<WatchServiceResponse>,
+    blind_since: &mut Option<Instant>,
+) -> Result<Outcome, Break> {
+    loop {
+        let until = match tracker.verdict(Instant::now()) {
+            Verdict::Converged => return Ok(Outcome::Converged),
+            Verdict::Failing { reason } => return Err(Break::Final(failing(goal, &reason))),
+            Verdict::Stuck { reason } => return Err(Break::Final(stuck(goal, &reason))),
+            Verdict::Waiting { until } => until,
+        };
+        let message = match until {
+            Some(until) => match tokio::time::timeout_at(until.into(), stream.message()).await {
+                Ok(message) => message,
+                Err(_) => continue,
+            },
+            None => stream.message().await,
+        };
+        let response = match message {
+            Ok(Some(response)) => response,
+            // Removed, or the manager stops: asking again tells which.
+            Ok(None) => return Err(Break::Lost(Error::unreachable("the manager ended the watch"))),
+            Err(status) => return Err(Break::Lost(lost(&status))),
+        };
+        *blind_since = None;
+        let Some(service) = response.service.filter(|service| service.version >= goal.version)
+        else {
+            continue;
+        };
+        tracker.observe(&service, &response.tasks, Instant::now());
+        screen.show(printer, tracker.picture());
+    }
+}
+
+/// A watch that breaks did no harm, whatever the status says.
+fn lost(status: &tonic::Status) -> Error {
+    let error = Error::from_status(status);
+    match error.code {
+        Some(Code::NotFound) => error,
+        _ => Error { exit: Exit::Unreachable, ..error },
+    }
+}
+
+fn failing(goal: &Goal, reason: &str) -> Error {
+    Error::refused(format!("service {} does not converge: {reason}", goal.name)).hint(format!(
+        "the service stays as asked; look again with `clusterctl service ps {0}` and \
+         `clusterctl service logs {0}`",
+        goal.name
+    ))
+}
+
+fn stuck(goal: &Goal, reason: &str) -> Error {
+    Error::timed_out(format!("service {} did not converge in time: {reason}", goal.name)).hint(
+        format!(
+            "the service stays and the managers keep trying; look again with \
+             `clusterctl service ps {}`",
+            goal.name
+        ),
+    )
+}
+
+/// Shows pictures: drawn over each other for a person, a line per change for anything else.
+struct Screen {
+    quiet: bool,
+    last: Picture,
+}
+
+impl Screen {
+    fn new(quiet: bool) -> Self {
+        Self { quiet, last: Picture::default() }
+    }
+
+    fn show(&mut self, printer: &mut Printer, picture: Picture) {
+        if !self.quiet && picture != self.last {
+            if printer.is_live() {
+                printer.draw(&draw::whole(&picture));
+            } else {
+                for line in draw::changes(&self.last, &picture) {
+                    printer.say(&line);
+                }
+            }
+        }
+        self.last = picture;
+    }
+
+    fn say(&self, printer: &mut Printer, line: &str) {
+        if !self.quiet {
+            printer.say(line);
+        }
+    }
+}
+
+/// The service as it is now, for read-modify-write.
+pub async fn read(
+    client: &mut Client,
+    name: &str,
+) -> Result<cluster_pb::types::v1::Service, Error> {
+    let request = GetServiceRequest { service: name.to_owned(), stale: false };
+    let answer = client.get_service(request).await?;
+    answer.service.ok_or_else(|| Error::refused(format!("the manager sent no service `{name}`")))
+}

@@ -1,0 +1,210 @@
+use super::*;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+struct Scene {
+    tracker: Tracker,
+    begin: Instant,
+    service: pb::Service,
+}
+
+impl Scene {
+    fn new(desired: u32, revision_before: Option<u32>) -> Self {
+        Self {
+            tracker: Tracker::new(PATIENCE, revision_before),
+            begin: Instant::now(),
+            service: pb::Service { desired, revision: 1, ..Default::default() },
+        }
+    }
+
+    fn at(&self, ms: u64) -> Instant {
+        self.begin + Duration::from_millis(ms)
+    }
+
+    fn see(&mut self, ms: u64, tasks: &[pb::Task]) -> Verdict {
+        let now = self.at(ms);
+        self.tracker.observe(&self.service, tasks, now);
+        self.tracker.verdict(now)
+    }
+}
+
+fn task(id: &str, slot: u32, desired: &str, observed: &str) -> pb::Task {
+    pb::Task {
+        id: id.into(),
+        slot,
+        revision: 1,
+        desired_state: desired.into(),
+        observed_state: observed.into(),
+        created_at_ms: id.bytes().map(u64::from).sum(),
+        ..Default::default()
+    }
+}
+
+fn failed(id: &str, code: i32) -> pb::Task {
+    pb::Task { exit_code: Some(code), node_name: "w1".into(), ..task(id, 1, "shutdown", "failed") }
+}
+
+fn is_waiting(verdict: &Verdict) -> bool {
+    matches!(verdict, Verdict::Waiting { .. })
+}
+
+#[test]
+fn two_replicas_run() {
+    let mut scene = Scene::new(2, None);
+    assert!(is_waiting(&scene.tracker.verdict(scene.at(0))));
+    assert!(is_waiting(&scene.see(0, &[])));
+    let starting = [task("a", 1, "running", "running"), task("b", 2, "running", "preparing")];
+    assert!(is_waiting(&scene.see(10, &starting)));
+    assert_eq!(scene.tracker.picture().running, 1);
+    let running = [task("a", 1, "running", "running"), task("b", 2, "running", "running")];
+    assert_eq!(scene.see(20, &running), Verdict::Waiting { until: Some(scene.at(40)) });
+    assert_eq!(scene.tracker.verdict(scene.at(40)), Verdict::Converged);
+}
+
+#[test]
+fn a_prepared_task_does_not_count_as_running() {
+    let mut scene = Scene::new(1, None);
+    scene.see(0, &[task("a", 1, "ready", "running")]);
+    assert!(is_waiting(&scene.tracker.verdict(scene.at(1_000))));
+}
+
+#[test]
+fn a_failure_makes_it_look_longer() {
+    let mut scene = Scene::new(1, None);
+    scene.see(0, &[failed("a", 1), task("b", 1, "running", "running")]);
+    assert!(is_waiting(&scene.tracker.verdict(scene.at(900))));
+    assert_eq!(scene.tracker.verdict(scene.at(1_000)), Verdict::Converged);
+}
+
+#[test]
+fn what_keeps_failing_ends_with_the_last_error() {
+    let mut scene = Scene::new(1, None);
+    assert!(is_waiting(&scene.see(0, &[failed("a", 7), task("b", 1, "running", "running")])));
+    assert!(is_waiting(&scene.see(100, &[failed("a", 7), failed("b", 7)])));
+    // History forgets the oldest; we do not.
+    let third = [failed("b", 7), failed("c", 9), task("d", 1, "ready", "ready")];
+    let Verdict::Failing { reason } = scene.see(1_000, &third) else { panic!() };
+    assert_eq!(reason, "slot 1 failed 3 times, last: exited with code 9 (on w1)");
+}
+
+#[test]
+fn an_exhausted_policy_ends_at_once() {
+    let mut scene = Scene::new(1, None);
+    let mut last = failed("a", 3);
+    last.reason = EXHAUSTED.into();
+    let Verdict::Failing { reason } = scene.see(0, &[last]) else { panic!() };
+    assert!(reason.contains("exited with code 3") && reason.contains("policy"), "{reason}");
+}
+
+#[test]
+fn a_lost_node_is_nobodys_failure() {
+    let mut scene = Scene::new(1, None);
+    for id in ["a", "b", "c", "d"] {
+        assert!(is_waiting(&scene.see(0, &[task(id, 1, "shutdown", "lost")])));
+    }
+}
+
+#[test]
+fn pending_for_too_long_ends_with_the_reason() {
+    let mut scene = Scene::new(1, None);
+    let mut pending = task("a", 1, "running", "pending");
+    pending.message = "constraints refused 3 nodes".into();
+    assert_eq!(
+        scene.see(0, &[pending.clone()]),
+        Verdict::Waiting { until: Some(scene.at(60_000)) }
+    );
+    pending.message = "constraints refused 2 nodes".into();
+    scene.see(30_000, &[pending]);
+    let Verdict::Stuck { reason } = scene.tracker.verdict(scene.at(60_000)) else { panic!() };
+    assert_eq!(reason, "slot 1: pending, constraints refused 2 nodes");
+}
+
+#[test]
+fn preparing_may_take_long_while_it_moves() {
+    let mut scene = Scene::new(1, None);
+    let mut pulling = task("a", 1, "running", "preparing");
+    for step in 0..10u64 {
+        pulling.message = format!("pulling {step}0%");
+        assert!(is_waiting(&scene.see(step * 50_000, &[pulling.clone()])), "{step}");
+    }
+    assert!(matches!(scene.tracker.verdict(scene.at(600_000)), Verdict::Stuck { .. }));
+}
+
+#[test]
+fn no_task_at_all_is_said_so() {
+    let mut scene = Scene::new(1, None);
+    scene.see(0, &[]);
+    let Verdict::Stuck { reason } = scene.tracker.verdict(scene.at(60_000)) else { panic!() };
+    assert_eq!(reason, "slot 1: has no task yet");
+}
+
+#[test]
+fn an_update_is_done_when_the_old_revision_is_gone() {
+    let mut scene = Scene::new(1, Some(1));
+    scene.service.revision = 2;
+    let old = task("a", 1, "running", "running");
+    assert!(is_waiting(&scene.see(0, std::slice::from_ref(&old))));
+    assert_eq!(scene.tracker.picture().leaving, 1);
+    let new = pb::Task { revision: 2, ..task("b", 1, "running", "running") };
+    let stopped = task("a", 1, "shutdown", "shutdown");
+    scene.see(10, &[new, stopped]);
+    assert_eq!(scene.tracker.verdict(scene.at(30)), Verdict::Converged);
+}
+
+#[test]
+fn scaling_forgives_failures_from_before() {
+    let mut scene = Scene::new(1, Some(1));
+    let old = [failed("a", 1), failed("b", 1), failed("c", 1), task("d", 1, "running", "running")];
+    scene.see(0, &old);
+    assert_eq!(scene.tracker.verdict(scene.at(20)), Verdict::Converged);
+}
+
+#[test]
+fn scaling_down_waits_for_the_surplus_and_zero_is_a_number() {
+    let mut scene = Scene::new(0, Some(1));
+    assert!(is_waiting(&scene.see(0, &[task("a", 1, "running", "running")])));
+    assert_eq!(scene.see(10, &[task("a", 1, "remove", "running")]), Verdict::Converged);
+}
+
+#[test]
+fn pictures_become_lines() {
+    let mut scene = Scene::new(2, None);
+    let before = scene.tracker.picture();
+    let mut pulling = task("b", 2, "running", "preparing");
+    pulling.message = "pulling\nweb:1".into();
+    pulling.node_name = "w2".into();
+    let mut running = task("a", 1, "running", "running");
+    running.node_name = "w1".into();
+    scene.see(0, &[running, pulling]);
+    let after = scene.tracker.picture();
+    let whole = draw::whole(&after);
+    assert_eq!(
+        whole,
+        [
+            "overall progress: 1 out of 2 tasks",
+            "1/2: running   on w1",
+            "2/2: preparing on w2, pulling web:1",
+        ]
+    );
+    let changes = draw::changes(&before, &after);
+    assert_eq!(changes, [whole[1].clone(), whole[2].clone(), whole[0].clone()]);
+    assert!(draw::changes(&after, &after).is_empty());
+}
+
+#[test]
+fn many_slots_are_counted() {
+    let mut scene = Scene::new(30, None);
+    let tasks: Vec<pb::Task> = (1..=30)
+        .map(|slot| {
+            let state = if slot <= 10 { "running" } else { "pending" };
+            let mut task = task(&format!("t{slot}"), slot, "running", state);
+            task.message = "no room".into();
+            task
+        })
+        .collect();
+    scene.see(0, &tasks);
+    assert_eq!(
+        draw::whole(&scene.tracker.picture()),
+        ["overall progress: 10 out of 30 tasks", "20 pending no room", "10 running"]
+    );
+}

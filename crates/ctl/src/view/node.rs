@@ -1,0 +1,128 @@
+//! A node, and the cluster.
+
+use std::collections::BTreeMap;
+
+use cluster_pb::control::v1 as control;
+use cluster_pb::types::v1 as pb;
+use serde::Serialize;
+
+use super::service::ResourcesView;
+
+#[derive(Debug, Serialize)]
+pub struct NodeView {
+    pub id: String,
+    pub name: String,
+    /// `worker` or `manager`
+    pub role: String,
+    /// `unknown`, `ready` or `down`
+    pub state: String,
+    /// `active`, `pause` or `drain`
+    pub availability: String,
+    /// `leader`, `follower` or `unreachable`; empty for workers.
+    pub manager_status: String,
+    pub address: String,
+    pub message: String,
+    pub state_since_ms: u64,
+    pub created_at_ms: u64,
+    pub tasks: u32,
+    pub labels: BTreeMap<String, String>,
+    pub engine_labels: BTreeMap<String, String>,
+    pub os: String,
+    pub arch: String,
+    pub agent_version: String,
+    pub runtime: String,
+    pub healthy: bool,
+    pub notices: Vec<String>,
+    pub mesh_port: u32,
+    pub capacity: ResourcesView,
+    pub reserved: ResourcesView,
+    pub version: u64,
+}
+
+impl From<pb::Node> for NodeView {
+    fn from(node: pb::Node) -> Self {
+        let described = node.description.unwrap_or_default();
+        Self {
+            id: node.id,
+            name: node.name,
+            role: node.role,
+            state: node.state,
+            availability: node.availability,
+            manager_status: node.manager_status,
+            address: described.address,
+            message: node.message,
+            state_since_ms: node.state_since_ms,
+            created_at_ms: node.created_at_ms,
+            tasks: node.tasks,
+            labels: node.labels,
+            engine_labels: described.labels,
+            os: described.os,
+            arch: described.arch,
+            agent_version: described.agent_version,
+            runtime: described.runtime,
+            healthy: described.healthy,
+            notices: described.notices,
+            mesh_port: described.mesh_port,
+            capacity: described.capacity.unwrap_or_default().into(),
+            reserved: node.reserved.unwrap_or_default().into(),
+            version: node.version,
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+pub struct ClusterView {
+    pub id: String,
+    pub name: String,
+    pub version: String,
+    pub created_at_ms: u64,
+    pub term: u64,
+    pub index: u64,
+    pub heartbeat_period_ms: u64,
+    pub lease_ms: u64,
+    pub services: u32,
+    pub tasks: u32,
+    pub workers: u32,
+    pub workers_ready: u32,
+    pub managers: Vec<ManagerView>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct ManagerView {
+    pub id: String,
+    pub name: String,
+    pub address: String,
+    pub leader: bool,
+    pub voter: bool,
+    pub matched: u64,
+    pub answering: bool,
+}
+
+impl From<control::GetClusterResponse> for ClusterView {
+    fn from(cluster: control::GetClusterResponse) -> Self {
+        let manager = |manager: control::ManagerStatus| ManagerView {
+            id: manager.id,
+            name: manager.name,
+            address: manager.address,
+            leader: manager.leader,
+            voter: manager.voter,
+            matched: manager.matched,
+            answering: manager.answering,
+        };
+        Self {
+            id: cluster.id,
+            name: cluster.name,
+            version: cluster.version,
+            created_at_ms: cluster.created_at_ms,
+            term: cluster.term,
+            index: cluster.index,
+            heartbeat_period_ms: cluster.heartbeat_period_ms,
+            lease_ms: cluster.lease_ms,
+            services: cluster.services,
+            tasks: cluster.tasks,
+            workers: cluster.workers,
+            workers_ready: cluster.workers_ready,
+            managers: cluster.managers.into_iter().map(manager).collect(),
+        }
+    }
+}
