@@ -72,6 +72,9 @@ pub(crate) struct RunArgs {
     /// Join token for workers; needed at the first start only.
     #[arg(long, env = "CLUSTER_JOIN_TOKEN", hide_env_values = true)]
     token: Option<String>,
+    /// How long a first join is tried while no manager answers, in seconds.
+    #[arg(long, default_value_t = 30, value_name = "SECONDS")]
+    join_timeout: u64,
     /// Address at which other workers reach this one; by default that on the way to the managers.
     #[arg(long, value_name = "IP")]
     advertise: Option<IpAddr>,

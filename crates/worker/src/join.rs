@@ -3,7 +3,7 @@
 //! Only the first start on a data folder joins; later ones use the identity that is kept there.
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cluster_daemon::Backoff;
 use cluster_identity::{
@@ -15,8 +15,6 @@ use cluster_pb::ca::v1::{JoinRequest, JoinResponse};
 use cluster_wire::error::{code_of, hint_of};
 use tonic::Status;
 
-/// Rounds over all addresses before a first join is given up: about twenty seconds.
-const ROUNDS_MAX: u32 = 12;
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[derive(Debug, thiserror::Error)]
@@ -58,10 +56,10 @@ pub enum Error {
     #[error("{address} refused the join: {}{}", status.message(), hint(status))]
     Refused { address: String, status: Box<Status> },
     #[error(
-        "no manager could be reached at {addresses} in {rounds} attempts; the last error was: \
-         {last}"
+        "field `--join`: no manager could be reached at {addresses} within {patience:?}; the last \
+         error was: {last}"
     )]
-    Unreachable { addresses: String, rounds: u32, last: String },
+    Unreachable { addresses: String, patience: Duration, last: String },
     #[error("what the manager at {address} answered is not a usable identity")]
     Answer {
         address: String,
@@ -125,16 +123,18 @@ pub fn kept(dir: &Path, given: Option<&JoinToken>) -> Result<Option<Identity>, E
 
 /// Joins through any of the addresses; gives the new identity and where managers are.
 ///
-/// *On failure*: an address that does not answer is tried again a bounded number of times; a
-/// refusal ends the attempt at once, because trying again would not change it.
+/// *On failure*: addresses that do not answer are tried again until `patience` is over; a refusal
+/// ends the attempt at once, because trying again would not change it.
 pub async fn join(
     addresses: &[String],
     token: &JoinToken,
     name: &str,
+    patience: Duration,
 ) -> Result<(Identity, Vec<String>), Error> {
     let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(3));
-    let mut last = String::new();
-    for round in 1..=ROUNDS_MAX {
+    let deadline = Instant::now() + patience;
+    loop {
+        let mut last = String::new();
         for address in addresses {
             match try_join(address, token, name).await {
                 Err(Error::Connect { source, .. }) if may_pass(&source) => {
@@ -145,11 +145,14 @@ pub async fn join(
                 }
                 other => return other,
             }
-            tracing::warn!(address, round, error = last, "cannot join yet; trying again");
+            tracing::warn!(address, error = last, "cannot join yet; trying again");
         }
-        tokio::time::sleep(backoff.next_delay()).await;
+        let pause = backoff.next_delay();
+        if Instant::now() + pause >= deadline {
+            return Err(Error::Unreachable { addresses: addresses.join(", "), patience, last });
+        }
+        tokio::time::sleep(pause).await;
     }
-    Err(Error::Unreachable { addresses: addresses.join(", "), rounds: ROUNDS_MAX, last })
 }
 
 async fn try_join(

@@ -52,6 +52,8 @@ const PING_PERIOD: Duration = Duration::from_millis(500);
 const PING_TIMEOUT: Duration = Duration::from_millis(1200);
 /// Until the manager says otherwise.
 const HEARTBEAT_PERIOD: Duration = Duration::from_secs(1);
+/// How long containers may take to stop when the node was removed.
+const LEAVE_MAX: Duration = Duration::from_secs(60);
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_secs(2);
 
@@ -81,8 +83,8 @@ pub enum Ended {
 /// This node is no longer a member.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "this node was removed from the cluster: its containers are left as they are; to join again, \
-     stop them and start the worker with an empty data folder and a join token"
+    "this node was removed from the cluster, and its containers were stopped; to join again, start \
+     the worker with an empty data folder and a join token"
 )]
 pub struct Removed;
 
@@ -111,6 +113,7 @@ impl Agent {
             if let Ended::Status(status) = &ended
                 && code_of(status) == Some(Code::Removed)
             {
+                self.leave().await;
                 return Err(Removed);
             }
             if was_connected {
@@ -120,6 +123,16 @@ impl Agent {
             failures += 1;
             complain(&address, failures, &ended);
             tokio::time::sleep(backoff.next_delay()).await;
+        }
+    }
+
+    /// The managers have let go of everything here.
+    async fn leave(&mut self) {
+        tracing::warn!("this node was removed from the cluster; stopping its containers");
+        self.tasks.follow(&Table::default()).await;
+        let begun = Instant::now();
+        while self.tasks.count() > 0 && begun.elapsed() < LEAVE_MAX {
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
 

@@ -141,7 +141,8 @@ async fn membership(args: &RunArgs, data: &DataDir) -> anyhow::Result<(Identity,
                 );
             };
             let name = name(args)?;
-            let (identity, managers) = join::join(&args.join, &token, &name).await?;
+            let patience = Duration::from_secs(args.join_timeout);
+            let (identity, managers) = join::join(&args.join, &token, &name, patience).await?;
             let mut joined = Member { name, boot: 0, managers: Vec::new() };
             joined.learn(managers);
             // The name first: an identity without one would be a member nobody can name.

@@ -28,12 +28,19 @@ pub struct Session {
     says: mpsc::Sender<Result<pb::ManagerMessage, Status>>,
     assignments: u64,
     /// Reports that came in the same messages as others the test waited for.
-    heard: Vec<(u64, pb::TaskReport)>,
+    heard: Vec<pb::TaskReport>,
+    /// Sequence of the last message with reports, 0 if it was answered.
+    unanswered: u64,
 }
 
 impl Session {
     pub async fn say(&self, item: Says) {
         self.says.send(Ok(pb::ManagerMessage { item: Some(item) })).await.unwrap();
+    }
+
+    /// Ends the session with an error.
+    pub async fn refuse(&self, status: Status) {
+        self.says.send(Err(status)).await.unwrap();
     }
 
     /// Next message that `pick` wants; others are passed over.
@@ -50,11 +57,22 @@ impl Session {
     }
 
     /// Waits for a report of `state` and leaves it unanswered.
-    pub async fn report(&mut self, task: &str, state: &str) -> (u64, pb::TaskReport) {
+    pub async fn report(&mut self, task: &str, state: &str) -> pb::TaskReport {
+        self.hear(task, state, false).await
+    }
+
+    /// Waits for a report of `state` and answers all that come.
+    pub async fn recorded(&mut self, task: &str, state: &str) -> pb::TaskReport {
+        self.hear(task, state, true).await
+    }
+
+    async fn hear(&mut self, task: &str, state: &str, answer: bool) -> pb::TaskReport {
         loop {
-            let wanted = |(_, report): &(u64, pb::TaskReport)| {
-                report.task_id == task && report.state == state
-            };
+            if answer && self.unanswered > 0 {
+                let sequence = std::mem::take(&mut self.unanswered);
+                self.say(Says::Reported(pb::Reported { sequence })).await;
+            }
+            let wanted = |report: &pb::TaskReport| report.task_id == task && report.state == state;
             if let Some(place) = self.heard.iter().position(wanted) {
                 return self.heard.remove(place);
             }
@@ -64,15 +82,9 @@ impl Session {
                     _ => None,
                 })
                 .await;
-            let sequence = message.sequence;
-            self.heard.extend(message.tasks.into_iter().map(|report| (sequence, report)));
+            self.unanswered = message.sequence;
+            self.heard.extend(message.tasks);
         }
-    }
-
-    pub async fn recorded(&mut self, task: &str, state: &str) -> pb::TaskReport {
-        let (sequence, report) = self.report(task, state).await;
-        self.say(Says::Reported(pb::Reported { sequence })).await;
-        report
     }
 
     pub async fn acknowledged(&mut self, version: u64) {
@@ -242,7 +254,7 @@ impl pb::dispatcher_server::Dispatcher for Service {
                 }
             }
         });
-        let session = Session { told, says, assignments: 0, heard: Vec::new() };
+        let session = Session { told, says, assignments: 0, heard: Vec::new(), unanswered: 0 };
         self.0.sessions.send(session).await.map_err(|_| Status::unavailable("over"))?;
         Ok(Response::new(Box::pin(ReceiverStream::new(outbound))))
     }

@@ -7,9 +7,10 @@ use cluster_pb::dispatcher::v1::manager_message::Item as Says;
 use cluster_pb::dispatcher::v1::worker_message::Item as Told;
 use cluster_pb::types::v1 as types;
 use cluster_runtime::{Runtime, State};
+use cluster_wire::{Code, Failure};
 use cluster_worker::join;
 
-use crate::manager::Manager;
+use crate::manager::{Manager, SOON};
 use crate::site::{Site, container, id, task};
 
 async fn begin() -> (Manager, Site) {
@@ -203,7 +204,7 @@ async fn a_restarted_worker_adopts_what_runs_and_tells_what_it_missed() {
     let scope = site.start(&[manager.address()]).await;
     let (mut session, hello) = manager.session().await;
     assert_eq!(hello.description.unwrap().boot, 3);
-    let (_, missed) = session.report(&id(2), "failed").await;
+    let missed = session.report(&id(2), "failed").await;
     assert_eq!(missed.exit_code, Some(7));
     // The managers have given task 3 up meanwhile: it goes, once they have said so.
     assert_eq!(site.containers().await.len(), 3);
@@ -325,7 +326,7 @@ async fn a_token_gives_an_identity_and_a_wrong_one_a_clear_refusal() {
     let other = Manager::start().await;
     let addresses = [manager.address()];
     let token = join::token(&manager.token(Role::Worker)).unwrap();
-    let (identity, managers) = join::join(&addresses, &token, "w").await.unwrap();
+    let (identity, managers) = join::join(&addresses, &token, "w", SOON).await.unwrap();
     assert_eq!(identity.role, Role::Worker);
     assert_eq!(managers, addresses);
 
@@ -336,7 +337,7 @@ async fn a_token_gives_an_identity_and_a_wrong_one_a_clear_refusal() {
 
     // A token of another cluster: for joining, and beside a folder that belongs to this one.
     let foreign = join::token(&other.token(Role::Worker)).unwrap();
-    let error = join::join(&addresses, &foreign, "w").await.unwrap_err();
+    let error = join::join(&addresses, &foreign, "w", SOON).await.unwrap_err();
     assert!(!error.is_unreachable());
     let text = format!("{:#}", anyhow::Error::new(error));
     assert!(text.contains("another cluster"), "{text}");
@@ -344,8 +345,22 @@ async fn a_token_gives_an_identity_and_a_wrong_one_a_clear_refusal() {
     assert!(matches!(error, join::Error::OtherCluster { .. }), "{error}");
     // A rotated one: right CA, wrong secret.
     let rotated = cluster_identity::JoinToken { secret: foreign.secret, ..token };
-    let error = join::join(&addresses, &rotated, "w").await.unwrap_err();
+    let error = join::join(&addresses, &rotated, "w", SOON).await.unwrap_err();
     assert!(error.to_string().contains("rotated"), "{error}");
     let error = join::token(&manager.token(Role::Manager)).unwrap_err();
     assert!(error.to_string().contains("--role worker"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removed_node_stops_what_it_runs_and_ends() {
+    let (mut manager, mut site) = begin().await;
+    let scope = site.start(&[manager.address()]).await;
+    let (mut session, _) = manager.session().await;
+    session.assign(10, true, vec![task(1, "running")]).await;
+    session.recorded(&id(1), "running").await;
+    session.refuse(Failure::new(Code::Removed, "gone").into()).await;
+    let failure = tokio::time::timeout(SOON, scope.failed()).await.unwrap();
+    assert!(failure.error.contains("removed from the cluster"), "{failure}");
+    assert!(site.containers().await.is_empty());
+    site.stop(scope).await;
 }

@@ -148,9 +148,13 @@ impl Supervisor {
                 self.tell(Observed::Running, Urgency::Now);
             }
             Err(error) => {
-                // What is there decides what is removed later.
-                if let Ok(Some(container)) = node.parts.runtime.inspect(&self.id).await {
-                    self.see(&container);
+                // A container that never ran has nothing to be kept for.
+                match node.parts.runtime.remove(&self.id, true).await {
+                    Ok(()) => self.facts.container = Container::Absent,
+                    Err(error) => {
+                        let error = &error as &dyn StdError;
+                        tracing::warn!(error, "a container that did not start stays for now");
+                    }
                 }
                 self.reject(&error).await;
             }
