@@ -9,6 +9,7 @@
 //! *Not here*: user namespaces. libcontainer's exec does not join them, so the template never makes
 //! one.
 
+mod config;
 mod control;
 mod entry;
 mod exec;
@@ -19,6 +20,8 @@ mod watch;
 
 #[cfg(feature = "testing")]
 pub(crate) use entry::lock_holder;
+
+pub use config::EmbeddedConfig;
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -39,7 +42,6 @@ use crate::exec::{ExecSession, ExecSpec};
 use crate::logs::{LogQuery, LogStream};
 use crate::observe::{Caps, Created, Event, EventStream, Exit, Observed, Started, State, Stats};
 use crate::runtime::Runtime;
-use crate::shim::Backend;
 use crate::shim::files::Folder;
 use crate::shim::protocol::{Reply, Request};
 use crate::signal::Signal;
@@ -51,37 +53,6 @@ const EVENT_BACKLOG: usize = 1024;
 const MAX_SOCKET_PATH: usize = 108;
 /// How long a shim may take to leave after its container ended.
 const SHIM_PATIENCE: Duration = Duration::from_secs(10);
-
-/// Where the runtime keeps its things, all of it configuration.
-#[derive(Clone, Debug)]
-pub struct EmbeddedConfig {
-    /// One folder per container below it; on a disk that overlay accepts as upper layer.
-    pub state_dir: PathBuf,
-    /// Control sockets; a short path, at most 88 bytes.
-    pub run_dir: PathBuf,
-    /// Absolute cgroup path below which each container gets its own, such as `/cluster/node-1`.
-    pub cgroup_parent: PathBuf,
-    /// The shim program; beside the current executable when `None`.
-    pub shim: Option<PathBuf>,
-    /// What runs containers inside the shim.
-    pub backend: Backend,
-    /// Containers set up at the same time.
-    pub concurrent_starts: usize,
-}
-
-impl EmbeddedConfig {
-    /// Defaults below one folder: state in `containers`, sockets in `run`.
-    pub fn below(folder: &Path, cgroup_parent: impl Into<PathBuf>) -> Self {
-        Self {
-            state_dir: folder.join("containers"),
-            run_dir: folder.join("run"),
-            cgroup_parent: cgroup_parent.into(),
-            shim: None,
-            backend: Backend::default(),
-            concurrent_starts: 8,
-        }
-    }
-}
 
 /// Runs containers through shims. Dropping it leaves the containers alone.
 pub struct EmbeddedRuntime {

@@ -4,11 +4,14 @@
 //! It obeys the same contract as the real ones, except for what needs a real process (`caps().real`
 //! is false). Dropping it loses everything, as a reboot would.
 
+mod script;
+
+pub use script::Script;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::StreamExt;
@@ -25,37 +28,11 @@ use crate::observe::{
 use crate::process::unix_ms;
 use crate::runtime::Runtime;
 use crate::signal::Signal;
+use crate::simulated::script::Plan;
 use crate::spec::{ContainerId, ContainerSpec, Limits};
 
 /// Events kept for a subscriber that does not read.
 const EVENT_BACKLOG: usize = 4096;
-
-/// How simulated containers behave.
-#[derive(Clone, Debug)]
-pub struct Script {
-    /// How long `create` takes.
-    pub create_time: Duration,
-    /// How long `start` takes.
-    pub start_time: Duration,
-    /// End after this long by themselves, with this code; otherwise run until stopped.
-    pub exit_after: Option<(Duration, u8)>,
-    /// SIGTERM and the like are ignored; only SIGKILL ends a container.
-    pub ignore_stop: bool,
-    /// Of 1000 creates, so many fail, evenly spread and always the same ones.
-    pub failures_per_thousand: u32,
-}
-
-impl Default for Script {
-    fn default() -> Self {
-        Self {
-            create_time: Duration::ZERO,
-            start_time: Duration::ZERO,
-            exit_after: None,
-            ignore_stop: false,
-            failures_per_thousand: 0,
-        }
-    }
-}
 
 /// See the module's text.
 pub struct SimulatedRuntime {
@@ -86,7 +63,7 @@ struct Life {
 
 impl SimulatedRuntime {
     /// All containers behave as the script says, unless their command is one the contract suite
-    /// uses: see [`Plan::of`].
+    /// uses.
     pub fn new(script: Script) -> Self {
         let events = broadcast::channel(EVENT_BACKLOG).0;
         Self {
@@ -112,30 +89,6 @@ impl SimulatedRuntime {
     /// Ends a running container as the kernel does when memory is short.
     pub fn out_of_memory(&self, id: &ContainerId) -> bool {
         self.inner.get(id).is_ok_and(|container| self.inner.finish(&container, None, Some(9), true))
-    }
-}
-
-/// What one container does, from the script and from its command line.
-struct Plan {
-    exit_after: Option<(Duration, u8)>,
-    ignore_stop: bool,
-}
-
-impl Plan {
-    /// `["exit", CODE]` ends at once with that code, `["run"]` runs until it is stopped,
-    /// `["ignore-stop"]` until it is killed; anything else follows the script.
-    fn of(spec: &ContainerSpec, script: &Script) -> Self {
-        let command = spec.command();
-        let words: Vec<&str> = command.iter().map(String::as_str).collect();
-        match words.as_slice() {
-            ["exit", code] => Self {
-                exit_after: Some((Duration::ZERO, code.parse().unwrap_or(0))),
-                ignore_stop: false,
-            },
-            ["run"] => Self { exit_after: None, ignore_stop: false },
-            ["ignore-stop"] => Self { exit_after: None, ignore_stop: true },
-            _ => Self { exit_after: script.exit_after, ignore_stop: script.ignore_stop },
-        }
     }
 }
 

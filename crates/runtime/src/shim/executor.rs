@@ -101,3 +101,41 @@ fn candidates(program: &str, path: &str) -> impl Iterator<Item = PathBuf> {
 fn is_file(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|metadata| metadata.is_file())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(no_new_privileges: bool, program: &str) -> Spec {
+        let process = serde_json::json!({
+            "cwd": "/", "user": {"uid": 0, "gid": 0}, "args": [program], "env": ["PATH=/usr/bin:/bin"],
+            "noNewPrivileges": no_new_privileges,
+        });
+        let spec = serde_json::json!({"ociVersion": "1.0.2", "process": process});
+        serde_json::from_value(spec).expect("a spec")
+    }
+
+    #[test]
+    fn what_could_gain_privileges_is_not_executed() {
+        let executor = GuardedExecutor::new(Filters::compile().expect("filters"), Role::Exec);
+        assert!(executor.validate(&spec(true, "sh")).is_ok());
+        // The filter could not be installed there, and running without it is no choice.
+        assert!(executor.validate(&spec(false, "sh")).is_err());
+        assert!(executor.exec(&spec(false, "sh")).is_err());
+    }
+
+    #[test]
+    fn the_program_is_found_as_a_shell_would() {
+        assert!(command(&spec(true, "/bin/sh")).is_ok());
+        assert!(
+            command(&spec(true, "no-such-program"))
+                .expect_err("absent")
+                .contains("no-such-program")
+        );
+        assert!(
+            command(&spec(true, "/etc/passwd"))
+                .expect_err("no program")
+                .contains("may not be executed")
+        );
+    }
+}
