@@ -41,7 +41,7 @@ pub async fn certificate(cli: &Cli, name: &str) -> anyhow::Result<Identity> {
 }
 
 async fn certificate_from(address: &str, token: &JoinToken, name: &str) -> anyhow::Result<Identity> {
-    let client = TlsClient::pinned(token.ca_digest.clone())?;
+    let client = TlsClient::pinned(token.ca_digest)?;
     let channel = connect(address, &client, &ChannelOptions::default()).await?;
     let key = KeyAndCsr::generate()?;
     let request = JoinRequest {

@@ -14,6 +14,8 @@ pub(crate) mod codec;
 mod config;
 pub(crate) mod disk;
 mod error;
+#[cfg(test)]
+mod golden;
 mod leadership;
 pub(crate) mod log;
 mod machine;
