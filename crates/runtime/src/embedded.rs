@@ -14,12 +14,13 @@ mod control;
 mod entry;
 mod exec;
 mod launch;
+mod lock;
 mod logs;
 mod recover;
 mod watch;
 
 #[cfg(feature = "testing")]
-pub(crate) use entry::lock_holder;
+pub(crate) use lock::lock_holder;
 
 pub use config::EmbeddedConfig;
 

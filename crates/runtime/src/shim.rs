@@ -78,6 +78,8 @@ pub struct Options {
     pub cgroup: PathBuf,
     /// Which backend to use.
     pub backend: Backend,
+    /// Has to be what the folder's `attempt` file says, or this start came too late.
+    pub attempt: String,
     /// Take over a running container instead of creating one.
     pub adopt: bool,
 }
@@ -94,6 +96,8 @@ impl Options {
             self.cgroup.clone().into(),
             "--backend".into(),
             self.backend.name().into(),
+            "--attempt".into(),
+            self.attempt.clone().into(),
         ];
         if self.adopt {
             args.push("--adopt".into());
@@ -103,7 +107,7 @@ impl Options {
 
     fn parse(mut args: impl Iterator<Item = OsString>) -> Result<Self, String> {
         let (mut folder, mut socket, mut cgroup) = (None, None, None);
-        let (mut backend, mut adopt) = (Backend::default(), false);
+        let (mut backend, mut adopt, mut attempt) = (Backend::default(), false, String::new());
         while let Some(arg) = args.next() {
             let name = arg.to_string_lossy().into_owned();
             let mut value = || args.next().ok_or_else(|| format!("{name} needs a value"));
@@ -112,6 +116,7 @@ impl Options {
                 "--socket" => socket = Some(PathBuf::from(value()?)),
                 "--cgroup" => cgroup = Some(PathBuf::from(value()?)),
                 "--backend" => backend = value()?.to_string_lossy().parse()?,
+                "--attempt" => attempt = value()?.to_string_lossy().into_owned(),
                 "--adopt" => adopt = true,
                 _ => {
                     return Err(format!(
@@ -126,6 +131,7 @@ impl Options {
             socket: socket.ok_or_else(|| missing("--socket"))?,
             cgroup: cgroup.ok_or_else(|| missing("--cgroup"))?,
             backend,
+            attempt,
             adopt,
         })
     }

@@ -114,17 +114,15 @@ impl Inner {
         oom: bool,
     ) -> bool {
         let exit = Exit { code, signal, oom, at_unix_ms: unix_ms(), source: ExitSource::Observed };
-        let ended = container.life.send_if_modified(|life| {
+        container.life.send_if_modified(|life| {
             let alive = life.state.exit().is_none() && !life.removed;
             if alive {
                 life.state = State::Exited(exit);
+                // Before anybody who waits wakes up and removes it.
+                self.tell(Event::Exited(container.spec.id.clone(), exit));
             }
             alive
-        });
-        if ended {
-            self.tell(Event::Exited(container.spec.id.clone(), exit));
-        }
-        ended
+        })
     }
 }
 

@@ -1,12 +1,9 @@
 //! One container as the runtime object knows it.
 
-use std::fs::OpenOptions;
-use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use nix::fcntl::{FcntlArg, fcntl};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
@@ -132,15 +129,16 @@ impl Entry {
         });
     }
 
-    /// It ended; `false` if that was known.
-    pub fn set_exited(&self, exit: Exit) -> bool {
+    /// It ended; `tell` is called, before anybody who waits wakes up, if that is news.
+    pub fn set_exited(&self, exit: Exit, tell: impl FnOnce()) {
         self.status.send_if_modified(|status| {
             let alive = matches!(status.phase, Phase::Known(State::Created | State::Running));
             if alive {
                 status.phase = Phase::Known(State::Exited(exit));
+                tell();
             }
             alive
-        })
+        });
     }
 
     /// It is gone for good.
@@ -214,25 +212,6 @@ impl Entry {
     pub fn is_dead(&self) -> bool {
         self.status.borrow().process.as_ref().is_some_and(|process| !process.id.is_alive())
     }
-}
-
-/// Who holds the lock of a container's folder.
-pub fn lock_holder(folder: &Folder) -> io::Result<Option<u32>> {
-    let file = match OpenOptions::new().read(true).write(true).open(folder.lock()) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error),
-    };
-    let mut whole = nix::libc::flock {
-        l_type: nix::libc::F_WRLCK as i16,
-        l_whence: nix::libc::SEEK_SET as i16,
-        l_start: 0,
-        l_len: 0,
-        l_pid: 0,
-    };
-    fcntl(&file, FcntlArg::F_GETLK(&mut whole))?;
-    let free = whole.l_type == nix::libc::F_UNLCK as i16;
-    Ok(if free { None } else { Some(u32::try_from(whole.l_pid).unwrap_or(0)) })
 }
 
 impl Drop for Entry {

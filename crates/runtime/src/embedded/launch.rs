@@ -12,10 +12,12 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::Command;
 
-use crate::embedded::entry::{Entry, Phase, Process, Status, lock_holder};
+use crate::embedded::entry::{Entry, Phase, Process, Status};
+use crate::embedded::lock::{Lock, lock_holder, take_lock};
 use crate::embedded::{Inner, SHIM_PATIENCE, blocking, io_error};
 use crate::error::{Error, Result};
 use crate::observe::State;
+use crate::process::unix_nanos;
 use crate::shim::Options;
 use crate::shim::files::{Folder, Record, read_json, write_json};
 use crate::shim::protocol::Reply;
@@ -122,11 +124,15 @@ async fn shim(
     adopt: bool,
 ) -> Result<()> {
     let failed = |source| Error::Shim { id: id.clone(), action, source };
+    let attempt = format!("{:x}.{:x}", std::process::id(), unix_nanos());
+    let (marked, mark) = (folder.attempt(), attempt.clone());
+    blocking(action, move || replace(&marked, &mark).map_err(io_error("write", &marked))).await?;
     let options = Options {
         folder: folder.path().to_owned(),
         socket: inner.socket(id),
         cgroup: inner.cgroup_path(id),
         backend: inner.config.backend,
+        attempt,
         adopt,
     };
     let (program, args) = (inner.program.path.clone(), options.to_args());
@@ -164,6 +170,12 @@ async fn shim(
     }
 }
 
+fn replace(path: &Path, text: &str) -> io::Result<()> {
+    let temporary = path.with_extension("tmp");
+    fs::write(&temporary, text)?;
+    fs::rename(&temporary, path)
+}
+
 fn spawn(program: &Path, args: Vec<OsString>, log: &Path) -> io::Result<tokio::process::Child> {
     let log = fs::OpenOptions::new().append(true).create(true).open(log)?;
     let mut command = Command::new(program);
@@ -193,7 +205,8 @@ pub async fn wipe(inner: &Arc<Inner>, entry: &Arc<Entry>) -> Result<()> {
 
 /// Same, on a thread that may block. Repeatable after a crash at any point.
 pub fn wipe_now(inner: &Inner, id: &ContainerId, folder: &Folder) -> Result<()> {
-    end_shim(folder).map_err(io_error("end the shim of", folder.path()))?;
+    // Held to the end: a late shim of a dead agent must not begin in what is being removed.
+    let _lock = end_shim(folder).map_err(io_error("end the shim of", folder.path()))?;
     clear_cgroup(inner, id)?;
     let socket = inner.socket(id);
     remove_if_there(fs::remove_file(&socket)).map_err(io_error("remove", &socket))?;
@@ -224,16 +237,17 @@ pub fn clear_cgroup(inner: &Inner, id: &ContainerId) -> Result<()> {
     cgroup.remove(CGROUP_PATIENCE).map_err(io_error("remove the cgroup", &path))
 }
 
-/// Waits until the shim left, and makes it leave if it does not.
-pub fn end_shim(folder: &Folder) -> io::Result<()> {
+/// Waits until the shim left, makes it leave if it does not, and takes its lock.
+fn end_shim(folder: &Folder) -> io::Result<Option<fs::File>> {
     let deadline = Instant::now() + SHIM_PATIENCE;
-    while let Some(pid) = lock_holder(folder)? {
-        if Instant::now() > deadline {
-            return kill_shim(folder, pid);
+    loop {
+        match take_lock(folder)? {
+            Lock::Taken(file) => return Ok(Some(file)),
+            Lock::Absent => return Ok(None),
+            Lock::Held(pid) if Instant::now() > deadline => kill_shim(folder, pid)?,
+            Lock::Held(_) => std::thread::sleep(Duration::from_millis(1)),
         }
-        std::thread::sleep(Duration::from_millis(1));
     }
-    Ok(())
 }
 
 /// Kills the shim that holds the lock; the container stays.

@@ -10,7 +10,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::embedded::control::encode;
-use crate::embedded::entry::{Entry, Phase, Process, Status, lock_holder};
+use crate::embedded::entry::{Entry, Phase, Process, Status};
+use crate::embedded::lock::lock_holder;
 use crate::embedded::watch::{Verdict, judge};
 use crate::embedded::{Inner, blocking, io_error, launch, watch};
 use crate::error::Result;

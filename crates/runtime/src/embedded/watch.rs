@@ -67,9 +67,7 @@ async fn watch(inner: Weak<Inner>, entry: Weak<Entry>) {
                 }
             }
         };
-        if entry.set_exited(exit) {
-            inner.tell(Event::Exited(entry.spec.id.clone(), exit));
-        }
+        entry.set_exited(exit, || inner.tell(Event::Exited(entry.spec.id.clone(), exit)));
         return;
     }
 }
@@ -137,7 +135,7 @@ pub fn judge(
 }
 
 fn launch_lock(folder: &Folder) -> Result<bool> {
-    let holder = crate::embedded::entry::lock_holder(folder)
+    let holder = crate::embedded::lock::lock_holder(folder)
         .map_err(io_error("look at the lock of", folder.path()))?;
     Ok(holder.is_some())
 }

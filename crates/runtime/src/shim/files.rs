@@ -12,6 +12,7 @@
 //! | `m`, `up`, `wk`, `l` | merged root, overlay's upper and work folders, short names of the layers |
 //! | `rt` | libcontainer's or runc's own state |
 //! | `lock` | held by the living shim |
+//! | `attempt` | which start of a shim is the valid one; a late one of a dead agent finds another |
 //! | `shim.log` | the shim's last words |
 
 use std::fs::{self, File, OpenOptions};
@@ -85,6 +86,11 @@ impl Folder {
     /// See the module's table.
     pub fn lock(&self) -> PathBuf {
         self.join("lock")
+    }
+
+    /// See the module's table.
+    pub fn attempt(&self) -> PathBuf {
+        self.join("attempt")
     }
 
     /// The current log file, or the n-th older one.

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::unistd::setsid;
@@ -26,12 +26,21 @@ use crate::sys;
 /// How long a failed create waits for its processes to leave the cgroup.
 const CLEANUP_PATIENCE: Duration = Duration::from_secs(2);
 
+/// How long a shim that came too late may hold the lock.
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+
 /// Runs the shim to its end.
 pub fn run(options: &Options) -> Result<(), String> {
     let folder = Folder::new(&options.folder);
     detach().map_err(|error| format!("detach from the worker: {error}"))?;
     let lock =
         lock(&folder).map_err(|error| format!("lock {}: {error}", folder.path().display()))?;
+    // Nothing was touched so far: an agent may have started us, died, and been followed by another
+    // one that cleared the folder away and made a new one of the same name.
+    let valid = fs::read_to_string(folder.attempt()).unwrap_or_default();
+    if valid != options.attempt {
+        return Err(format!("start {} was overtaken by `{valid}`", options.attempt));
+    }
     let listener = listen(&options.socket)
         .map_err(|error| format!("listen on {}: {error}", options.socket.display()))?;
     let spec: ContainerSpec = read_json(&folder.spec())
@@ -97,10 +106,18 @@ fn lock(folder: &Folder) -> io::Result<File> {
         l_len: 0,
         l_pid: 0,
     };
-    fcntl(&file, FcntlArg::F_SETLK(&whole)).map_err(|_| {
-        io::Error::new(io::ErrorKind::AlreadyExists, "another shim has this container")
-    })?;
-    Ok(file)
+    let deadline = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match fcntl(&file, FcntlArg::F_SETLK(&whole)) {
+            Ok(_) => return Ok(file),
+            // It may be one that is about to find out that it came too late.
+            Err(_) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(1)),
+            Err(_) => {
+                let reason = "another shim has this container";
+                return Err(io::Error::new(io::ErrorKind::AlreadyExists, reason));
+            }
+        }
+    }
 }
 
 fn listen(path: &Path) -> io::Result<UnixListener> {
