@@ -16,7 +16,7 @@ use crate::spec::Resources;
 use crate::task::Task;
 
 /// Everything the managers agree on.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "Tables", into = "Tables")]
 pub struct State {
     pub(crate) tables: Tables,
@@ -32,7 +32,7 @@ pub struct State {
 }
 
 /// What is stored; the rest of the state follows from it.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Tables {
     pub cluster: Option<Arc<Cluster>>,
     pub nodes: OrdMap<NodeId, Arc<Node>>,
@@ -238,6 +238,10 @@ impl State {
                 let reserved = &mut usage.reserved;
                 reserved.cpu_nanos = reserved.cpu_nanos.saturating_sub(held.cpu_nanos);
                 reserved.memory_bytes = reserved.memory_bytes.saturating_sub(held.memory_bytes);
+                // Nothing held is not remembered, or two equal states would differ.
+                if *usage == Usage::default() {
+                    self.usage.remove(&node);
+                }
             }
         }
     }

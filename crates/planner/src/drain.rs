@@ -62,6 +62,3 @@ fn must_move(view: &View<'_>, task: &Task) -> Option<Moved> {
     let meets = spec.constraints.iter().all(|constraint| constraint.holds(node));
     (!meets).then_some(Moved::ConstraintsNotMet)
 }
-
-#[cfg(test)]
-mod tests;

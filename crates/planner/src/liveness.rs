@@ -31,6 +31,3 @@ pub fn plan(
     }
     plan
 }
-
-#[cfg(test)]
-mod tests;

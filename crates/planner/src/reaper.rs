@@ -37,6 +37,3 @@ fn surplus<'a>(slot: &Slot<'a>, revision: u32, kept: usize) -> Vec<&'a Task> {
     history.truncate(surplus);
     history
 }
-
-#[cfg(test)]
-mod tests;

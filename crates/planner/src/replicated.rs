@@ -81,6 +81,3 @@ fn shrink(occupied: &[Slot<'_>], wanted: usize, steps: &mut Steps) {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

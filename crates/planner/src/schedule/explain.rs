@@ -8,6 +8,9 @@ use cluster_model::spec::Resources;
 
 use super::filter::{Candidate, Obstacle, obstacle};
 
+/// Of a task whose predecessor could not even start.
+pub(super) const HELD: &str = "waits before the next attempt";
+
 /// Counts what speaks against each node. Equal situations give equal texts.
 pub(super) fn nowhere(spec: &TaskSpec, nodes: &[Candidate<'_>]) -> String {
     let mut counts: BTreeMap<Obstacle, u32> = BTreeMap::new();

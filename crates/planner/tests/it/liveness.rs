@@ -1,0 +1,26 @@
+//! Leases.
+
+use cluster_model::{Change, NodeId};
+use cluster_planner::liveness;
+
+use crate::world::World;
+
+#[test]
+fn a_node_is_down_once_its_lease_has_ended_and_not_before() {
+    let world = World::with_nodes(2);
+    let leases = |id: NodeId| Some(if id == NodeId(1) { 10_000 } else { 11_000 });
+    let plan = liveness::plan(&world.state, &leases, 3_000, 13_000);
+    assert_eq!((plan.changes, plan.wake_at_ms), (vec![], Some(13_001)));
+    let plan = liveness::plan(&world.state, &leases, 3_000, 13_001);
+    assert_eq!(plan.wake_at_ms, Some(14_001));
+    let version = world.state.node(NodeId(1)).expect("known").version;
+    let message = "not heard for 3001 ms, its lease is 3000 ms".into();
+    assert_eq!(plan.changes, [Change::NodeDown { node: NodeId(1), version, message }]);
+}
+
+#[test]
+fn a_node_nobody_knows_of_is_left_alone() {
+    let world = World::with_nodes(2);
+    let plan = liveness::plan(&world.state, &|_| None, 3_000, 1 << 40);
+    assert_eq!((plan.changes, plan.wake_at_ms), (vec![], None));
+}

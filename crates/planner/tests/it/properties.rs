@@ -1,0 +1,374 @@
+//! Random faults: safety always, liveness once the faults stop.
+//!
+//! Commands come late, twice and from stale views. `World::apply` asserts the safety invariants on
+//! every write; here are the liveness properties, determinism and the equality of scoped and full
+//! passes.
+
+use std::collections::BTreeSet;
+
+use cluster_model::spec::{RestartCondition, RestartPolicy, ServiceSpec};
+use cluster_model::state::fits;
+use cluster_model::{
+    Availability, Change, Command, NodeId, Observed, Reason, ServiceId, State, Task, TaskId,
+};
+use cluster_planner::{Note, Scope};
+use proptest::prelude::*;
+
+use crate::world::{BAD, CRASH, MIB, World, spec};
+
+const NODES: u64 = 4;
+const SERVICES: u64 = 3;
+
+#[derive(Clone, Debug)]
+enum Op {
+    Create {
+        service: u64,
+        replicas: u32,
+        shape: Shape,
+    },
+    Update {
+        service: u64,
+        shape: Shape,
+    },
+    Scale {
+        service: u64,
+        replicas: u32,
+    },
+    Remove {
+        service: u64,
+    },
+    Join {
+        node: u64,
+    },
+    Cut {
+        node: u64,
+    },
+    RemoveNode {
+        node: u64,
+    },
+    Set {
+        node: u64,
+        availability: Availability,
+    },
+    Label {
+        node: u64,
+        rack: bool,
+    },
+    Exit {
+        pick: usize,
+        state: Observed,
+    },
+    Agent {
+        node: u64,
+    },
+    Advance {
+        ms: u64,
+    },
+    /// What the leader does: plans for what changed, and the plan is taken.
+    Plan,
+    /// A plan is made now and taken later, or never.
+    Draft,
+    Deliver {
+        pick: usize,
+    },
+    /// A command that was taken is taken again.
+    Replay {
+        pick: usize,
+    },
+}
+
+#[derive(Clone, Debug)]
+struct Shape {
+    image: &'static str,
+    memory_mib: u64,
+    rack: bool,
+    policy: RestartPolicy,
+}
+
+impl Shape {
+    fn dress(&self, spec: &mut ServiceSpec) {
+        spec.task.container.image = self.image.into();
+        spec.task.reservations.memory_bytes = self.memory_mib * MIB;
+        spec.task.restart = self.policy;
+        spec.task.constraints.clear();
+        if self.rack {
+            spec.task.constraints.push("node.labels.rack==a".parse().expect("parses"));
+        }
+    }
+}
+
+fn shape() -> impl Strategy<Value = Shape> {
+    let condition = prop_oneof![
+        6 => Just(RestartCondition::Any),
+        2 => Just(RestartCondition::OnFailure),
+        1 => Just(RestartCondition::None),
+    ];
+    (
+        prop_oneof![4 => Just("web:1"), 3 => Just("web:2"), 1 => Just(BAD), 1 => Just(CRASH)],
+        prop_oneof![Just(0u64), Just(64), Just(400)],
+        prop::bool::weighted(0.3),
+        condition,
+        prop_oneof![3 => Just(None), 1 => Just(Some(0)), 1 => Just(Some(2_000))],
+        prop_oneof![4 => Just(None), 1 => (0u32..3).prop_map(Some)],
+    )
+        .prop_map(|(image, memory_mib, rack, condition, delay_ms, max_attempts)| Shape {
+            image,
+            memory_mib,
+            rack,
+            policy: RestartPolicy { condition, delay_ms, max_attempts },
+        })
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let node = 1..=NODES;
+    let service = 1..=SERVICES;
+    let availability = prop_oneof![
+        Just(Availability::Active),
+        Just(Availability::Pause),
+        Just(Availability::Drain)
+    ];
+    let state = prop_oneof![Just(Observed::Failed), Just(Observed::Complete)];
+    prop_oneof![
+        4 => (service.clone(), 0u32..6, shape())
+            .prop_map(|(service, replicas, shape)| Op::Create { service, replicas, shape }),
+        3 => (service.clone(), shape()).prop_map(|(service, shape)| Op::Update { service, shape }),
+        3 => (service.clone(), 0u32..8)
+            .prop_map(|(service, replicas)| Op::Scale { service, replicas }),
+        1 => service.prop_map(|service| Op::Remove { service }),
+        2 => node.clone().prop_map(|node| Op::Join { node }),
+        2 => node.clone().prop_map(|node| Op::Cut { node }),
+        1 => node.clone().prop_map(|node| Op::RemoveNode { node }),
+        3 => (node.clone(), availability)
+            .prop_map(|(node, availability)| Op::Set { node, availability }),
+        3 => (node.clone(), any::<bool>()).prop_map(|(node, rack)| Op::Label { node, rack }),
+        4 => (any::<usize>(), state).prop_map(|(pick, state)| Op::Exit { pick, state }),
+        20 => node.prop_map(|node| Op::Agent { node }),
+        6 => prop_oneof![Just(10u64), Just(1_100), Just(4_000), Just(70_000)]
+            .prop_map(|ms| Op::Advance { ms }),
+        20 => Just(Op::Plan),
+        3 => Just(Op::Draft),
+        3 => any::<usize>().prop_map(|pick| Op::Deliver { pick }),
+        2 => any::<usize>().prop_map(|pick| Op::Replay { pick }),
+    ]
+}
+
+struct Run {
+    world: World,
+    drafts: Vec<Vec<Change>>,
+    /// What the leader last looked at, and when it is due to look again.
+    seen: Option<State>,
+    wake_at_ms: Option<u64>,
+}
+
+impl Run {
+    fn new() -> Self {
+        let mut world = World::new();
+        for node in 1..NODES {
+            world.join(NodeId(node), 1024 * MIB);
+        }
+        Self { world, drafts: Vec::new(), seen: None, wake_at_ms: None }
+    }
+
+    fn step(&mut self, op: &Op) {
+        let world = &mut self.world;
+        match op {
+            Op::Create { service, replicas, shape } => {
+                if world.state.service(ServiceId(*service)).is_none() {
+                    let mut spec = spec(&format!("s{service}"), *replicas);
+                    shape.dress(&mut spec);
+                    world.create(*service, spec);
+                }
+            }
+            Op::Update { service, shape } => {
+                world.update(ServiceId(*service), |spec| shape.dress(spec));
+            }
+            Op::Scale { service, replicas } => world.scale(ServiceId(*service), *replicas),
+            Op::Remove { service } => {
+                let _ = world
+                    .apply(Command::RemoveService { id: ServiceId(*service), at_ms: world.now_ms });
+            }
+            Op::Join { node } => world.join(NodeId(*node), 1024 * MIB),
+            Op::Cut { node } => world.cut_off(NodeId(*node)),
+            Op::RemoveNode { node } => {
+                let command =
+                    Command::RemoveNode { id: NodeId(*node), force: true, at_ms: world.now_ms };
+                let _ = world.apply(command);
+            }
+            Op::Set { node, availability } => world.availability(NodeId(*node), *availability),
+            Op::Label { node, rack } => {
+                world.label(NodeId(*node), "rack", if *rack { "a" } else { "b" });
+            }
+            Op::Exit { pick, state } => {
+                let running: Vec<TaskId> = world
+                    .state
+                    .tasks()
+                    .filter(|task| connected(world, task))
+                    .map(|t| t.id)
+                    .collect();
+                if !running.is_empty() {
+                    world.ends(running[pick % running.len()], *state);
+                }
+            }
+            Op::Agent { node } => {
+                world.agent(NodeId(*node));
+            }
+            Op::Advance { ms } => world.advance(*ms),
+            Op::Plan => self.plan(),
+            Op::Draft => {
+                let plan = world.make_plan(Scope::All);
+                self.drafts.push(plan.changes);
+            }
+            Op::Deliver { pick } => {
+                if !self.drafts.is_empty() {
+                    let changes = self.drafts[pick % self.drafts.len()].clone();
+                    world.apply_plan(changes);
+                }
+            }
+            Op::Replay { pick } => {
+                let again: Vec<&Command> = world
+                    .log
+                    .iter()
+                    .filter(|c| matches!(c, Command::Plan { .. } | Command::RecordStatus { .. }))
+                    .collect();
+                if !again.is_empty() {
+                    let command = again[pick % again.len()].clone();
+                    world.apply(command).expect("not refused as a whole");
+                }
+            }
+        }
+    }
+
+    /// As the leader's driver does: a scoped pass for what changed, a full one when a node changed
+    /// or the time has come. A full pass after it must find nothing.
+    fn plan(&mut self) {
+        let world = &mut self.world;
+        let due = self.wake_at_ms.is_some_and(|at_ms| at_ms <= world.now_ms);
+        let scope: Option<BTreeSet<ServiceId>> =
+            self.seen.as_ref().filter(|_| !due).and_then(|seen| {
+                let changes = world.state.changes(seen);
+                let tasks = changes.tasks.iter().map(|task| task.service);
+                let services = changes.services.iter().copied().chain(tasks).collect();
+                changes.nodes.is_empty().then_some(services)
+            });
+        let plan = match &scope {
+            Some(services) => world.make_plan(Scope::Services(services)),
+            None => world.make_plan(Scope::All),
+        };
+        let kept = self.wake_at_ms.filter(|at_ms| scope.is_some() && *at_ms > world.now_ms);
+        self.wake_at_ms = [kept, plan.wake_at_ms].into_iter().flatten().min();
+        let bounded = plan.notes.contains(&Note::Bounded);
+        assert!(!bounded, "small worlds need no second pass: {plan:?}");
+        if !plan.changes.is_empty() {
+            world.apply_plan(plan.changes);
+        }
+        let full = world.make_plan(Scope::All);
+        assert_eq!(full.changes, vec![], "a full pass found what {scope:?} had not");
+        if let Some(at_ms) = full.wake_at_ms {
+            assert!(self.wake_at_ms.is_some_and(|known| known <= at_ms), "a wake-up was forgotten");
+        }
+        self.seen = Some(world.state.clone());
+    }
+
+    /// The faults stop: every node is connected, every image works.
+    fn heal(&mut self) {
+        let world = &mut self.world;
+        world.cut.clear();
+        world.healed = true;
+        world.advance(10);
+        world.settle_through_waits();
+    }
+}
+
+fn connected(world: &World, task: &Task) -> bool {
+    task.status.state == Observed::Running && task.node.is_some_and(|id| !world.cut.contains(&id))
+}
+
+/// At rest every slot runs, is spent, or waits because indeed no node can take it.
+fn check_rest(world: &World) {
+    for service in world.state.services() {
+        assert!(!service.removed, "a removed service stays: {service:?}");
+        let holders = world.holders(service.id);
+        let slots: BTreeSet<u32> = world.tasks(service.id).iter().map(|task| task.slot).collect();
+        assert_eq!(slots.len(), service.spec.replicas() as usize, "slots of {service:?}");
+        let mut all_run = true;
+        for slot in slots {
+            let Some(task) = holders.iter().find(|task| task.slot == slot) else {
+                let spent = world
+                    .state
+                    .tasks_of_slot(service.id, slot)
+                    .any(|t| t.reason == Reason::Exhausted && t.revision == service.revision);
+                assert!(spent, "slot {slot} of {service:?} is empty");
+                all_run = false;
+                continue;
+            };
+            if task.serves() {
+                let node = world.state.node(task.node.expect("placed")).expect("known");
+                assert_ne!(node.spec.availability, Availability::Drain, "{task:?} stayed");
+                let spec = service.task_spec(task.revision).expect("kept");
+                assert!(spec.constraints.iter().all(|c| c.holds(node)), "{task:?} stayed");
+                continue;
+            }
+            all_run = false;
+            assert!(task.node.is_none(), "neither runs nor waits: {task:#?}");
+            assert!(task.status.message.is_some(), "waits without a reason: {task:?}");
+            assert!(!placeable(world, task), "could be placed: {task:?}");
+        }
+        if all_run {
+            assert!(holders.iter().all(|task| task.revision == service.revision));
+        }
+    }
+    for task in world.state.tasks() {
+        let history = world.state.tasks_of_slot(task.service, task.slot).count();
+        assert!(history <= 5, "{history} tasks kept");
+        assert!(task.serves() || !task.holds_resources(), "left behind: {task:?}");
+    }
+}
+
+fn placeable(world: &World, task: &Task) -> bool {
+    let service = world.state.service(task.service).expect("known");
+    let spec = service.task_spec(task.revision).expect("kept");
+    world.state.nodes().any(|node| {
+        let used = world.state.usage(node.id).reserved;
+        node.accepts_tasks()
+            && spec.constraints.iter().all(|constraint| constraint.holds(node))
+            && fits(node.description.capacity, used, spec.reservations)
+    })
+}
+
+fn check_replay(world: &World) {
+    let mut replayed = State::default();
+    for (index, command) in (1u64..).zip(&world.log) {
+        let _ = cluster_model::apply(&mut replayed, index, command);
+    }
+    assert_eq!(replayed, world.state, "the same log gives another state");
+    let bytes = postcard::to_allocvec(&world.state).expect("encodes");
+    let read: State = postcard::from_bytes(&bytes).expect("decodes");
+    assert_eq!(read, world.state, "indexes drifted from the tables");
+}
+
+proptest! {
+    #[test]
+    fn faults_break_nothing_and_once_they_stop_the_world_comes_to_rest(
+        ops in prop::collection::vec(op(), 1..120)
+    ) {
+        let mut run = Run::new();
+        for op in &ops {
+            run.step(op);
+        }
+        check_replay(&run.world);
+        run.heal();
+        check_rest(&run.world);
+        check_replay(&run.world);
+    }
+
+    #[test]
+    fn equal_views_and_seeds_give_equal_plans(ops in prop::collection::vec(op(), 1..60)) {
+        let mut one = Run::new();
+        let mut two = Run::new();
+        for op in &ops {
+            one.step(op);
+            two.step(op);
+        }
+        prop_assert_eq!(one.world.log, two.world.log);
+    }
+}
