@@ -138,7 +138,8 @@ pub struct Manager {
 impl Manager {
     pub async fn start() -> Self {
         let ca = Ca::create(CLUSTER, now_unix()).unwrap();
-        let tls = TlsIdentity::new(issue(&ca, Role::Manager, "00000000000m1")).unwrap();
+        let tls =
+            TlsIdentity::new(issue(&ca, Role::Manager, "00000000000m1", DEFAULT_VALIDITY)).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (sender, sessions) = mpsc::channel(8);
         let shared = Arc::new(Shared {
@@ -171,8 +172,8 @@ impl Manager {
         JoinToken { role, ca_digest: self.shared.ca.digest(), secret }.to_string()
     }
 
-    pub fn identity(&self, node_id: &str) -> Identity {
-        issue(&self.shared.ca, Role::Worker, node_id)
+    pub fn identity(&self, node_id: &str, validity: Duration) -> Identity {
+        issue(&self.shared.ca, Role::Worker, node_id, validity)
     }
 
     /// The next session, after its hello.
@@ -217,10 +218,10 @@ impl Drop for Manager {
     }
 }
 
-fn issue(ca: &Ca, role: Role, node_id: &str) -> Identity {
+fn issue(ca: &Ca, role: Role, node_id: &str, validity: Duration) -> Identity {
     let key = KeyAndCsr::generate().unwrap();
     let subject = Subject { role, node_id: node_id.into(), cluster_id: CLUSTER.into() };
-    let chain = ca.sign(key.csr_pem.as_bytes(), &subject, now_unix(), DEFAULT_VALIDITY).unwrap();
+    let chain = ca.sign(key.csr_pem.as_bytes(), &subject, now_unix(), validity).unwrap();
     Identity::new(chain, key.key_pem, ca.cert_pem().to_owned()).unwrap()
 }
 
@@ -303,8 +304,19 @@ impl ca::ca_server::Ca for Service {
 
     async fn renew(
         &self,
-        _request: Request<ca::RenewRequest>,
+        request: Request<ca::RenewRequest>,
     ) -> Result<Response<ca::RenewResponse>, Status> {
-        Err(Status::unimplemented("not in these tests"))
+        let peer = request.extensions().get::<PeerInfo>().and_then(|info| info.peer.clone());
+        let peer = peer.ok_or_else(|| Status::unauthenticated("no certificate"))?;
+        let subject =
+            Subject { role: peer.role, node_id: peer.node_id, cluster_id: peer.cluster_id };
+        let csr = request.into_inner().csr_der;
+        let chain = self
+            .0
+            .ca
+            .sign(&csr, &subject, now_unix(), DEFAULT_VALIDITY)
+            .map_err(|error| Status::internal(error.to_string()))?;
+        let ca = self.0.ca.cert_pem().to_owned();
+        Ok(Response::new(ca::RenewResponse { chain, ca }))
     }
 }

@@ -364,3 +364,24 @@ async fn a_removed_node_stops_what_it_runs_and_ends() {
     assert!(site.containers().await.is_empty());
     site.stop(scope).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_is_renewed_in_time_without_a_restart() {
+    let mut manager = Manager::start().await;
+    let mut site = Site::with_certificate_for(&manager, Duration::from_secs(600));
+    let before = site.tls.leaf().not_after;
+    let scope = site.start(&[manager.address()]).await;
+    let (mut session, _) = manager.session().await;
+    let renewed = async {
+        while site.tls.leaf().not_after == before {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(SOON, renewed).await.unwrap();
+    let kept = Identity::load(site.dir.path()).unwrap();
+    assert_eq!(kept.not_after().unwrap(), site.tls.leaf().not_after);
+    // The session that was open goes on.
+    session.assign(10, true, vec![task(1, "running")]).await;
+    session.recorded(&id(1), "running").await;
+    site.stop(scope).await;
+}

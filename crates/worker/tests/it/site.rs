@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cluster_daemon::Scope;
-use cluster_identity::TlsIdentity;
+use cluster_identity::{DEFAULT_VALIDITY, TlsIdentity};
 use cluster_model::TaskId;
 use cluster_pb::dispatcher::v1 as pb;
 use cluster_pb::types::v1 as types;
@@ -23,12 +23,17 @@ pub struct Site {
     pub runtime: Arc<SimulatedRuntime>,
     pub balancers: Arc<SimulatedBalancers>,
     parts: Parts,
-    tls: TlsIdentity,
+    pub tls: TlsIdentity,
     boot: u64,
 }
 
 impl Site {
     pub fn new(manager: &Manager) -> Self {
+        Self::with_certificate_for(manager, DEFAULT_VALIDITY)
+    }
+
+    /// Certificates are backdated an hour; one for less than that is nearly over.
+    pub fn with_certificate_for(manager: &Manager, validity: Duration) -> Self {
         let runtime = Arc::new(SimulatedRuntime::new(Script::default()));
         let balancers = Arc::new(SimulatedBalancers::default());
         Self {
@@ -36,7 +41,7 @@ impl Site {
             parts: simulated::parts(runtime.clone(), balancers.clone()),
             runtime,
             balancers,
-            tls: TlsIdentity::new(manager.identity("00000000000w1")).unwrap(),
+            tls: TlsIdentity::new(manager.identity("00000000000w1", validity)).unwrap(),
             boot: 0,
         }
     }
