@@ -61,3 +61,6 @@ pub enum Command {
     /// Print the completion script of a shell
     Completions(completions::Args),
 }
+
+#[cfg(test)]
+mod tests;

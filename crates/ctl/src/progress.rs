@@ -15,11 +15,11 @@ use cluster_pb::types::v1 as pb;
 
 /// Failures of one slot after which it is not expected to run.
 const FAILURES_MAX: usize = 3;
-/// How long all replicas must stay running before that is believed. A program that cannot work
-/// mostly ends within this.
-const SETTLE: Duration = Duration::from_millis(20);
-/// The same once a task has failed meanwhile.
-const SETTLE_AFTER_FAILURE: Duration = Duration::from_secs(1);
+/// How much longer replicas must stay running once a task has failed meanwhile.
+const SETTLE_AFTER_FAILURE: u32 = 10;
+/// Slots looked at one by one; of larger services the managers show no more tasks than about
+/// this, and the counts on the service tell the rest.
+const SLOTS_MAX: u32 = 1500;
 const EXHAUSTED: &str = "restart policy allows no further attempt";
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,17 +68,88 @@ struct Slot {
     failed: BTreeSet<String>,
     last_failure: String,
     exhausted: bool,
+    waits_its_turn: bool,
+}
+
+/// What is shown of one slot at one moment.
+#[derive(Default)]
+struct Seen<'a> {
+    /// Tasks of the present revision.
+    current: Vec<&'a pb::Task>,
+    /// Those of them that failed, and of which nobody knew before the change.
+    failed: Vec<&'a pb::Task>,
+    /// The task of an older revision that still fills the slot.
+    outdated: Option<&'a pb::Task>,
+}
+
+impl Slot {
+    fn new(number: u32, now: Instant) -> Self {
+        Self {
+            mark: String::new(),
+            since: now,
+            line: Line { slot: number, state: "new".to_owned(), detail: String::new() },
+            running: false,
+            failed: BTreeSet::new(),
+            last_failure: String::new(),
+            exhausted: false,
+            waits_its_turn: true,
+        }
+    }
+
+    /// Whether it moved.
+    fn observe(&mut self, seen: &Seen<'_>, now: Instant) -> bool {
+        for failed in &seen.failed {
+            if self.failed.insert(failed.id.clone()) {
+                self.last_failure = failure(failed);
+            }
+        }
+        let task = present(&seen.current);
+        let mark = task.map(mark).unwrap_or_default();
+        let moved = mark != self.mark;
+        if moved {
+            self.mark = mark;
+            self.since = now;
+        }
+        self.waits_its_turn = task.is_none();
+        self.running =
+            task.is_some_and(|t| t.desired_state == "running" && t.observed_state == "running");
+        self.exhausted = task.is_some_and(|t| !fills(t) && has_failed(t) && t.reason == EXHAUSTED);
+        if self.exhausted && self.last_failure.is_empty() {
+            self.last_failure = task.map(failure).unwrap_or_default();
+        }
+        let (state, detail) = match (task, seen.outdated) {
+            (Some(task), _) => (task.observed_state.as_str(), detail(task, &self.last_failure)),
+            (None, Some(old)) => ("outdated", detail(old, "")),
+            (None, None) => ("new", String::new()),
+        };
+        self.line.state = state.to_owned();
+        self.line.detail = detail;
+        moved
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// How long a slot may stand still.
+    pub patience: Duration,
+    /// How long all replicas must stay running before that is believed: a program that cannot
+    /// work mostly ends within moments.
+    pub settle: Duration,
 }
 
 #[derive(Debug)]
 pub struct Tracker {
-    patience: Duration,
+    limits: Limits,
+    began: Instant,
     /// Failures of this revision from before do not count: somebody knew of them.
     revision_before: Option<u32>,
     known_failures: Option<BTreeSet<String>>,
     seen: bool,
     wanted: u32,
+    running: u32,
     leaving: u32,
+    /// When anything moved last: slots that wait for their turn in an update move with the others.
+    moved: Instant,
     slots: BTreeMap<u32, Slot>,
     all_running_since: Option<Instant>,
     any_failed: bool,
@@ -86,14 +157,17 @@ pub struct Tracker {
 
 impl Tracker {
     /// `revision_before`: the revision that the service had before the change, if it existed.
-    pub fn new(patience: Duration, revision_before: Option<u32>) -> Self {
+    pub fn new(limits: Limits, revision_before: Option<u32>, now: Instant) -> Self {
         Self {
-            patience,
+            limits,
+            began: now,
             revision_before,
             known_failures: None,
             seen: false,
             wanted: 0,
+            running: 0,
             leaving: 0,
+            moved: now,
             slots: BTreeMap::new(),
             all_running_since: None,
             any_failed: false,
@@ -104,77 +178,64 @@ impl Tracker {
         self.seen = true;
         self.wanted = service.desired;
         let current = |task: &&pb::Task| task.revision == service.revision;
-        self.leaving = count(tasks.iter().filter(|task| {
+        let leaving = count(tasks.iter().filter(|task| {
             fills(task) && (task.revision != service.revision || task.slot > service.desired)
         }));
+        if leaving != self.leaving {
+            self.moved = now;
+        }
+        self.leaving = leaving;
+        let revision_before = self.revision_before;
         let known = self.known_failures.get_or_insert_with(|| {
-            let before = self.revision_before == Some(service.revision);
+            let before = revision_before == Some(service.revision);
             let ended = tasks.iter().filter(current).filter(|task| before && has_failed(task));
             ended.map(|task| task.id.clone()).collect()
         });
-        let known = known.clone();
-        self.slots.retain(|slot, _| *slot <= service.desired);
-        let mut by_slot: BTreeMap<u32, Vec<&pb::Task>> = BTreeMap::new();
-        for task in tasks.iter().filter(current) {
-            by_slot.entry(task.slot).or_default().push(task);
+        let shown = service.desired.min(SLOTS_MAX);
+        let mut by_slot: BTreeMap<u32, Seen<'_>> = BTreeMap::new();
+        for task in tasks.iter().filter(|task| task.slot <= shown) {
+            let seen = by_slot.entry(task.slot).or_default();
+            if !current(&task) {
+                seen.outdated = seen.outdated.or(Some(task)).filter(|task| fills(task));
+                continue;
+            }
+            seen.current.push(task);
+            if has_failed(task) && !known.contains(&task.id) {
+                seen.failed.push(task);
+            }
         }
-        for slot in 1..=service.desired {
-            let tasks = by_slot.remove(&slot).unwrap_or_default();
-            let fresh: Vec<&pb::Task> =
-                tasks.iter().copied().filter(|task| !known.contains(&task.id)).collect();
-            self.observe_slot(slot, &tasks, &fresh, now);
+        self.slots.retain(|slot, _| *slot <= shown);
+        for slot in 1..=shown {
+            let seen = by_slot.remove(&slot).unwrap_or_default();
+            if self.slots.entry(slot).or_insert_with(|| Slot::new(slot, now)).observe(&seen, now) {
+                self.moved = now;
+            }
         }
         self.any_failed |= self.slots.values().any(|slot| !slot.failed.is_empty());
-        let all = self.leaving == 0 && self.slots.values().all(|slot| slot.running);
+        self.running = match shown == service.desired {
+            true => count(self.slots.values().filter(|slot| slot.running)),
+            false => service.running.saturating_sub(service.outdated),
+        };
+        let all = self.leaving == 0
+            && self.running >= self.wanted
+            && self.slots.values().all(|slot| slot.running);
         self.all_running_since = match (all, self.all_running_since) {
             (false, _) => None,
             (true, since) => Some(since.unwrap_or(now)),
         };
     }
 
-    fn observe_slot(
-        &mut self,
-        number: u32,
-        tasks: &[&pb::Task],
-        fresh: &[&pb::Task],
-        now: Instant,
-    ) {
-        let task = present(tasks);
-        let slot = self.slots.entry(number).or_insert_with(|| Slot {
-            mark: String::new(),
-            since: now,
-            line: Line { slot: number, state: "new".to_owned(), detail: String::new() },
-            running: false,
-            failed: BTreeSet::new(),
-            last_failure: String::new(),
-            exhausted: false,
-        });
-        for failed in fresh.iter().filter(|task| has_failed(task)) {
-            if slot.failed.insert(failed.id.clone()) {
-                slot.last_failure = failure(failed);
-            }
-        }
-        let mark = task.map(mark).unwrap_or_default();
-        if mark != slot.mark {
-            slot.mark = mark;
-            slot.since = now;
-        }
-        slot.running =
-            task.is_some_and(|t| t.desired_state == "running" && t.observed_state == "running");
-        slot.exhausted = task.is_some_and(|t| !fills(t) && has_failed(t) && t.reason == EXHAUSTED);
-        if slot.exhausted && slot.last_failure.is_empty() {
-            slot.last_failure = task.map(failure).unwrap_or_default();
-        }
-        slot.line.state = task.map_or("new", |task| task.observed_state.as_str()).to_owned();
-        slot.line.detail = task.map(|task| detail(task, &slot.last_failure)).unwrap_or_default();
-    }
-
     pub fn verdict(&self, now: Instant) -> Verdict {
         if !self.seen {
-            return Verdict::Waiting { until: None };
+            let until = self.began + self.limits.patience;
+            if now < until {
+                return Verdict::Waiting { until: Some(until) };
+            }
+            return Verdict::Stuck { reason: "no manager shows the change yet".to_owned() };
         }
         if let Some(since) = self.all_running_since {
-            let settled = since + if self.any_failed { SETTLE_AFTER_FAILURE } else { SETTLE };
+            let factor = if self.any_failed { SETTLE_AFTER_FAILURE } else { 1 };
+            let settled = since + self.limits.settle * factor;
             // Nothing has to prove itself where nothing is wanted.
             if now >= settled || self.wanted == 0 {
                 return Verdict::Converged;
@@ -191,21 +252,23 @@ impl Tracker {
             let reason = format!("slot {number} failed {times} times, last: {}", slot.last_failure);
             return Verdict::Failing { reason };
         }
-        let oldest =
-            self.slots.iter().filter(|(_, slot)| !slot.running).min_by_key(|(_, s)| s.since);
-        match oldest {
-            Some((number, slot)) if now >= slot.since + self.patience => {
-                Verdict::Stuck { reason: stuck(*number, slot) }
-            }
-            Some((_, slot)) => Verdict::Waiting { until: Some(slot.since + self.patience) },
-            None => Verdict::Waiting { until: None },
+        let patience = self.limits.patience;
+        let still = |slot: &Slot| if slot.waits_its_turn { self.moved } else { slot.since };
+        let behind = self.slots.iter().filter(|(_, slot)| !slot.running);
+        let (since, reason) = match behind.min_by_key(|(_, slot)| still(slot)) {
+            Some((number, slot)) => (still(slot), stuck(*number, slot)),
+            None => (self.moved, draw::overall(&self.picture())),
+        };
+        if now >= since + patience {
+            return Verdict::Stuck { reason };
         }
+        Verdict::Waiting { until: Some(since + patience) }
     }
 
     pub fn picture(&self) -> Picture {
         Picture {
             wanted: self.wanted,
-            running: count(self.slots.values().filter(|slot| slot.running)),
+            running: self.running,
             leaving: self.leaving,
             lines: self.slots.values().map(|slot| slot.line.clone()).collect(),
         }
@@ -258,28 +321,33 @@ fn failure(task: &pb::Task) -> String {
     }
 }
 
+/// Where it is and why it is not running yet; what failed before, when there is nothing newer.
 fn detail(task: &pb::Task, last_failure: &str) -> String {
-    let mut parts = Vec::new();
-    let ended = has_failed(task);
-    if ended {
-        parts.push(failure(task));
-    } else {
-        if !task.node_name.is_empty() {
-            parts.push(format!("on {}", task.node_name));
-        }
-        if !task.message.is_empty() && task.observed_state != "running" {
-            parts.push(task.message.clone());
-        }
-        if !last_failure.is_empty() && task.observed_state != "running" {
-            parts.push(format!("last failure: {last_failure}"));
-        }
+    if has_failed(task) {
+        return failure(task);
     }
+    let place = match task.node_name.as_str() {
+        "" => String::new(),
+        node => format!("on {node}"),
+    };
+    let story = match (task.observed_state.as_str(), task.message.as_str(), last_failure) {
+        ("running", _, _) | (_, "", "") => String::new(),
+        (_, "", failure) => format!("last failure: {failure}"),
+        (_, message, _) => message.to_owned(),
+    };
+    let parts = [place, story];
+    let parts: Vec<&str> =
+        parts.iter().map(String::as_str).filter(|part| !part.is_empty()).collect();
     parts.join(", ")
 }
 
 fn stuck(number: u32, slot: &Slot) -> String {
     let Line { state, detail, .. } = &slot.line;
-    let state = if state == "new" { "has no task yet" } else { state };
+    let state = match state.as_str() {
+        "new" => "has no task yet",
+        "outdated" => "still runs an older revision",
+        state => state,
+    };
     match detail.as_str() {
         "" => format!("slot {number}: {state}"),
         detail => format!("slot {number}: {state}, {detail}"),

@@ -1,12 +1,16 @@
 //! Fixtures of this crate's tests.
 
+pub mod fake;
+
 use std::cell::RefCell;
 use std::io::{self, Write};
 use std::rc::Rc;
 use std::time::Duration;
 
+use clap::Parser;
 use cluster_identity::{Ca, Context, Identity, Role, Subject, now_unix};
 
+use crate::Cli;
 use crate::output::Printer;
 
 /// A writer whose text can be read afterwards.
@@ -50,4 +54,24 @@ pub fn member(ca: &Ca, role: Role, node_id: &str) -> Identity {
 /// An admin's context.
 pub fn context(ca: &Ca, name: &str, managers: Vec<String>) -> Context {
     Context::new(name, managers, &member(ca, Role::Admin, "admin1")).unwrap()
+}
+
+/// What a whole command line did.
+#[derive(Debug)]
+pub struct Ran {
+    pub code: i32,
+    pub out: String,
+    pub err: String,
+}
+
+/// Runs `clusterctl` with these words against a context, on this thread.
+pub fn clusterctl(context: &Context, words: &[&str]) -> Ran {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("context.json");
+    context.save(&file).unwrap();
+    let file = file.to_string_lossy().into_owned();
+    let line = ["clusterctl", "--context-file", &file].into_iter().chain(words.iter().copied());
+    let (printer, out, err) = Captured::printer(false);
+    let code = crate::run(Cli::try_parse_from(line).unwrap(), printer);
+    Ran { code, out: out.text(), err: err.text() }
 }

@@ -48,3 +48,6 @@ pub async fn run(verb: &Verb, invocation: &mut Invocation) -> Result<(), Error> 
         Verb::Logs(args) => logs::run(args, invocation).await,
     }
 }
+
+#[cfg(test)]
+mod tests;

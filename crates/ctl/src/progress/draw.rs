@@ -36,7 +36,7 @@ pub fn changes(before: &Picture, after: &Picture) -> Vec<String> {
     lines
 }
 
-fn overall(picture: &Picture) -> String {
+pub fn overall(picture: &Picture) -> String {
     let leaving = match picture.leaving {
         0 => String::new(),
         count => format!(", {count} to be stopped"),

@@ -1,6 +1,7 @@
 use super::*;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const LIMITS: Limits =
+    Limits { patience: Duration::from_secs(60), settle: Duration::from_millis(100) };
 
 struct Scene {
     tracker: Tracker,
@@ -10,9 +11,10 @@ struct Scene {
 
 impl Scene {
     fn new(desired: u32, revision_before: Option<u32>) -> Self {
+        let begin = Instant::now();
         Self {
-            tracker: Tracker::new(PATIENCE, revision_before),
-            begin: Instant::now(),
+            tracker: Tracker::new(LIMITS, revision_before, begin),
+            begin,
             service: pb::Service { desired, revision: 1, ..Default::default() },
         }
     }
@@ -57,8 +59,8 @@ fn two_replicas_run() {
     assert!(is_waiting(&scene.see(10, &starting)));
     assert_eq!(scene.tracker.picture().running, 1);
     let running = [task("a", 1, "running", "running"), task("b", 2, "running", "running")];
-    assert_eq!(scene.see(20, &running), Verdict::Waiting { until: Some(scene.at(40)) });
-    assert_eq!(scene.tracker.verdict(scene.at(40)), Verdict::Converged);
+    assert_eq!(scene.see(20, &running), Verdict::Waiting { until: Some(scene.at(120)) });
+    assert_eq!(scene.tracker.verdict(scene.at(120)), Verdict::Converged);
 }
 
 #[test]
@@ -148,7 +150,7 @@ fn an_update_is_done_when_the_old_revision_is_gone() {
     let new = pb::Task { revision: 2, ..task("b", 1, "running", "running") };
     let stopped = task("a", 1, "shutdown", "shutdown");
     scene.see(10, &[new, stopped]);
-    assert_eq!(scene.tracker.verdict(scene.at(30)), Verdict::Converged);
+    assert_eq!(scene.tracker.verdict(scene.at(110)), Verdict::Converged);
 }
 
 #[test]
@@ -156,7 +158,7 @@ fn scaling_forgives_failures_from_before() {
     let mut scene = Scene::new(1, Some(1));
     let old = [failed("a", 1), failed("b", 1), failed("c", 1), task("d", 1, "running", "running")];
     scene.see(0, &old);
-    assert_eq!(scene.tracker.verdict(scene.at(20)), Verdict::Converged);
+    assert_eq!(scene.tracker.verdict(scene.at(100)), Verdict::Converged);
 }
 
 #[test]
@@ -207,4 +209,41 @@ fn many_slots_are_counted() {
         draw::whole(&scene.tracker.picture()),
         ["overall progress: 10 out of 30 tasks", "20 pending no room", "10 running"]
     );
+}
+
+#[test]
+fn slots_wait_their_turn_while_an_update_moves() {
+    let mut scene = Scene::new(3, Some(1));
+    scene.service.revision = 2;
+    let old = |slot| task(&format!("o{slot}"), slot, "running", "running");
+    let new =
+        |slot, state| pb::Task { revision: 2, ..task(&format!("n{slot}"), slot, "running", state) };
+    scene.see(0, &[old(1), old(2), old(3)]);
+    assert_eq!(scene.tracker.picture().lines[2].state, "outdated");
+    assert!(is_waiting(&scene.see(50_000, &[new(1, "running"), old(2), old(3)])));
+    assert!(is_waiting(&scene.see(100_000, &[new(1, "running"), new(2, "running"), old(3)])));
+    let Verdict::Stuck { reason } = scene.tracker.verdict(scene.at(160_000)) else { panic!() };
+    assert_eq!(reason, "slot 3: still runs an older revision");
+}
+
+#[test]
+fn surplus_that_nobody_stops_ends_the_wait() {
+    let mut scene = Scene::new(0, Some(1));
+    scene.see(0, &[task("a", 1, "running", "running")]);
+    let Verdict::Stuck { reason } = scene.tracker.verdict(scene.at(60_000)) else { panic!() };
+    assert!(reason.contains("1 to be stopped"), "{reason}");
+}
+
+#[test]
+fn of_very_large_services_the_counts_decide() {
+    let mut scene = Scene::new(SLOTS_MAX + 500, None);
+    let tasks: Vec<pb::Task> = (1..=SLOTS_MAX + 100)
+        .map(|slot| task(&format!("t{slot}"), slot, "running", "running"))
+        .collect();
+    scene.service.running = SLOTS_MAX + 100;
+    assert!(is_waiting(&scene.see(0, &tasks)));
+    assert!(is_waiting(&scene.tracker.verdict(scene.at(1_000))));
+    scene.service.running = SLOTS_MAX + 500;
+    scene.see(2_000, &tasks);
+    assert_eq!(scene.tracker.verdict(scene.at(2_100)), Verdict::Converged);
 }

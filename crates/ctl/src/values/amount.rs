@@ -21,8 +21,8 @@ pub fn bytes(text: &str) -> Result<u64, String> {
         "t" | "tb" | "tib" => 40,
         _ => return Err(refuse()),
     };
-    let thousandths = decimal(number, 3).ok_or_else(refuse)?;
-    let bytes = u128::from(thousandths) * (1u128 << shift) / 1000;
+    let millionths = decimal(number, 6).ok_or_else(refuse)?;
+    let bytes = u128::from(millionths) * (1u128 << shift) / 1_000_000;
     u64::try_from(bytes).map_err(|_| format!("`{}` is more than any machine has", shown(text)))
 }
 

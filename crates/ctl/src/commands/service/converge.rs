@@ -12,7 +12,7 @@ use crate::Invocation;
 use crate::client::Client;
 use crate::error::{Error, Exit};
 use crate::output::Printer;
-use crate::progress::{Picture, Tracker, Verdict, draw};
+use crate::progress::{Limits, Picture, Tracker, Verdict, draw};
 use crate::values::duration::duration;
 
 /// How long managers may be out of reach, in one go, before the wait is given up.
@@ -33,6 +33,10 @@ pub struct Patience {
     /// How long a task may stand still, for example pending, before the wait is given up
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration)]
     wait_timeout: Duration,
+
+    /// How long all replicas must have stayed running; ten times that once one has failed
+    #[arg(long, value_name = "DURATION", default_value = "100ms", value_parser = duration)]
+    settle: Duration,
 }
 
 /// What is waited for.
@@ -87,7 +91,8 @@ async fn follow(
     goal: &Goal,
     patience: &Patience,
 ) -> Result<Outcome, Error> {
-    let mut tracker = Tracker::new(patience.wait_timeout, goal.revision_before);
+    let limits = Limits { patience: patience.wait_timeout, settle: patience.settle };
+    let mut tracker = Tracker::new(limits, goal.revision_before, Instant::now());
     let mut blind_since: Option<Instant> = None;
     loop {
         let error = match watch(client, goal).await {

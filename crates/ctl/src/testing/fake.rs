@@ -1,0 +1,240 @@
+//! A manager that says what it is told to, over real mutual TLS on a loopback port.
+
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+
+use cluster_identity::{Ca, Protocol, Role, TlsIdentity, TlsServer, serve_tls};
+use cluster_pb::control::v1 as pb;
+use cluster_pb::control::v1::control_server::{Control, ControlServer};
+use cluster_wire::Failure;
+use futures::{Stream, StreamExt};
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+use tonic::transport::Server;
+use tonic::{Request, Response, Status};
+
+use super::member;
+
+/// What the fake answers, and what it was asked.
+#[derive(Default)]
+pub struct Script {
+    /// Answer to everything, when set.
+    pub fail: Option<Failure>,
+    /// Never answer.
+    pub silent: bool,
+    pub service: pb::GetServiceResponse,
+    pub tasks: pb::ListTasksResponse,
+    pub nodes: Vec<cluster_pb::types::v1::Node>,
+    pub watch: Vec<pb::WatchServiceResponse>,
+    /// Ends watches after the last answer, instead of keeping them open.
+    pub watch_ends: bool,
+    pub logs: Vec<pb::LogsResponse>,
+    pub created: Vec<pb::CreateServiceRequest>,
+    pub updated: Vec<pb::UpdateServiceRequest>,
+    pub asked: usize,
+}
+
+/// Serves until dropped.
+pub struct FakeManager {
+    pub address: SocketAddr,
+    pub script: Arc<Mutex<Script>>,
+    _runtime: Runtime,
+}
+
+impl FakeManager {
+    pub fn start(ca: &Ca, script: Script) -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
+        let script = Arc::new(Mutex::new(script));
+        let identity = TlsIdentity::new(member(ca, Role::Manager, "manager1")).unwrap();
+        let service = ControlServer::new(Fake(Arc::clone(&script)));
+        let address = runtime.block_on(async move {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap();
+            let incoming = serve_tls(listener, TlsServer::new(&identity, Protocol::Grpc));
+            tokio::spawn(Server::builder().add_service(service).serve_with_incoming(incoming));
+            address
+        });
+        Self { address, script, _runtime: runtime }
+    }
+}
+
+struct Fake(Arc<Mutex<Script>>);
+
+type Streamed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+impl Fake {
+    /// Counts the question; the answer unless the script says otherwise.
+    async fn answer<T>(&self, make: impl FnOnce(&mut Script) -> T) -> Result<Response<T>, Status> {
+        let silent = {
+            let mut script = self.0.lock().unwrap();
+            script.asked += 1;
+            if let Some(failure) = script.fail.clone() {
+                return Err(failure.into());
+            }
+            if !script.silent {
+                return Ok(Response::new(make(&mut script)));
+            }
+            script.silent
+        };
+        debug_assert!(silent);
+        std::future::pending().await
+    }
+}
+
+#[tonic::async_trait]
+impl Control for Fake {
+    type WatchServiceStream = Streamed<pb::WatchServiceResponse>;
+    type LogsStream = Streamed<pb::LogsResponse>;
+
+    async fn create_service(
+        &self,
+        request: Request<pb::CreateServiceRequest>,
+    ) -> Result<Response<pb::CreateServiceResponse>, Status> {
+        self.answer(|script| {
+            script.created.push(request.into_inner());
+            pb::CreateServiceResponse { id: "s1".into(), version: 5, ports: Vec::new() }
+        })
+        .await
+    }
+
+    async fn update_service(
+        &self,
+        request: Request<pb::UpdateServiceRequest>,
+    ) -> Result<Response<pb::UpdateServiceResponse>, Status> {
+        self.answer(|script| {
+            script.updated.push(request.into_inner());
+            pb::UpdateServiceResponse { version: 6 }
+        })
+        .await
+    }
+
+    async fn remove_service(
+        &self,
+        request: Request<pb::RemoveServiceRequest>,
+    ) -> Result<Response<pb::RemoveServiceResponse>, Status> {
+        let name = request.into_inner().service;
+        if name == "nope" {
+            return Err(Failure::not_found("service", &name).into());
+        }
+        self.answer(|_| pb::RemoveServiceResponse { id: format!("id-of-{name}") }).await
+    }
+
+    async fn get_service(
+        &self,
+        _: Request<pb::GetServiceRequest>,
+    ) -> Result<Response<pb::GetServiceResponse>, Status> {
+        self.answer(|script| script.service.clone()).await
+    }
+
+    async fn list_services(
+        &self,
+        request: Request<pb::ListServicesRequest>,
+    ) -> Result<Response<pb::ListServicesResponse>, Status> {
+        // Two pages.
+        let first = request.into_inner().after.is_empty();
+        self.answer(|script| pb::ListServicesResponse {
+            services: script.service.service.clone().into_iter().collect(),
+            index: 1,
+            next: if first { "web".into() } else { String::new() },
+        })
+        .await
+    }
+
+    async fn list_tasks(
+        &self,
+        _: Request<pb::ListTasksRequest>,
+    ) -> Result<Response<pb::ListTasksResponse>, Status> {
+        self.answer(|script| script.tasks.clone()).await
+    }
+
+    async fn watch_service(
+        &self,
+        _: Request<pb::WatchServiceRequest>,
+    ) -> Result<Response<Self::WatchServiceStream>, Status> {
+        self.answer(|script| {
+            let told = futures::stream::iter(script.watch.clone().into_iter().map(Ok));
+            let stream: Self::WatchServiceStream = if script.watch_ends {
+                script.fail = Some(Failure::not_found("service", "s1"));
+                Box::pin(told)
+            } else {
+                Box::pin(told.chain(futures::stream::pending()))
+            };
+            stream
+        })
+        .await
+    }
+
+    async fn list_nodes(
+        &self,
+        _: Request<pb::ListNodesRequest>,
+    ) -> Result<Response<pb::ListNodesResponse>, Status> {
+        self.answer(|script| pb::ListNodesResponse {
+            nodes: script.nodes.clone(),
+            index: 1,
+            next: String::new(),
+        })
+        .await
+    }
+
+    async fn get_node(
+        &self,
+        _: Request<pb::GetNodeRequest>,
+    ) -> Result<Response<pb::GetNodeResponse>, Status> {
+        self.answer(|script| pb::GetNodeResponse { node: script.nodes.first().cloned(), index: 1 })
+            .await
+    }
+
+    async fn update_node(
+        &self,
+        _: Request<pb::UpdateNodeRequest>,
+    ) -> Result<Response<pb::UpdateNodeResponse>, Status> {
+        self.answer(|_| pb::UpdateNodeResponse { version: 2 }).await
+    }
+
+    async fn remove_node(
+        &self,
+        request: Request<pb::RemoveNodeRequest>,
+    ) -> Result<Response<pb::RemoveNodeResponse>, Status> {
+        self.answer(|_| pb::RemoveNodeResponse { id: request.into_inner().node }).await
+    }
+
+    async fn get_cluster(
+        &self,
+        _: Request<pb::GetClusterRequest>,
+    ) -> Result<Response<pb::GetClusterResponse>, Status> {
+        self.answer(|_| pb::GetClusterResponse {
+            id: "c1".into(),
+            managers: vec![pb::ManagerStatus {
+                address: "10.0.0.1:7100".into(),
+                ..Default::default()
+            }],
+            ..Default::default()
+        })
+        .await
+    }
+
+    async fn get_token(
+        &self,
+        request: Request<pb::GetTokenRequest>,
+    ) -> Result<Response<pb::GetTokenResponse>, Status> {
+        let role = request.into_inner().role;
+        self.answer(|_| pb::GetTokenResponse { token: format!("CLUSTER-1-{role}-x-y") }).await
+    }
+
+    async fn logs(
+        &self,
+        _: Request<pb::LogsRequest>,
+    ) -> Result<Response<Self::LogsStream>, Status> {
+        self.answer(|script| {
+            let stream: Self::LogsStream =
+                Box::pin(futures::stream::iter(script.logs.clone().into_iter().map(Ok)));
+            stream
+        })
+        .await
+    }
+}
