@@ -29,11 +29,11 @@ pub fn run(args: &Args) -> Result<i32, Error> {
     let mut command = lab.command(&args.place, &args.command).map_err(|error| explain(&error))?;
     let error = command.exec();
     let program = args.command.first().map(String::as_str).unwrap_or_default();
-    eprint_failure(program, &args.place, &error);
+    tell(program, &args.place, &error);
     Ok(CANNOT_RUN)
 }
 
-fn eprint_failure(program: &str, place: &str, error: &std::io::Error) {
+fn tell(program: &str, place: &str, error: &std::io::Error) {
     let report = Error::refused(format!("running {program} on {place}")).cause(error.to_string());
     crate::Printer::for_process().error(&report);
 }

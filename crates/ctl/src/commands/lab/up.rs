@@ -60,11 +60,10 @@ fn expose(text: &str) -> Result<(SocketAddr, u16), String> {
     let shape = || "write [IP:]PORT:PUBLISHED, such as 8080:80".to_owned();
     let (listen, published) = text.rsplit_once(':').ok_or_else(shape)?;
     let published = u16::try_from(port(published)?).map_err(|_| shape())?;
-    let listen = match listen.rsplit_once(':') {
+    let listen: SocketAddr = match listen.rsplit_once(':') {
         Some(_) => listen.parse().map_err(|_| shape())?,
-        // Port 0 lets the machine choose.
         None => {
-            let number = listen.parse().map_err(|_| shape())?;
+            let number = u16::try_from(port(listen)?).map_err(|_| shape())?;
             SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), number)
         }
     };
@@ -84,6 +83,9 @@ pub fn run(args: &Args, invocation: &mut Invocation) -> Result<(), Error> {
         args.workers
     );
     invocation.printer.say(&line);
+    for (listen, published) in &args.expose {
+        invocation.printer.say(&format!("{listen} leads to port {published} of the workers"));
+    }
     status::print(&lab, crate::output::Format::Table, invocation)
 }
 
@@ -123,8 +125,7 @@ mod tests {
     fn exposed_ports_are_of_loopback_unless_said_otherwise() {
         assert_eq!(expose("8080:80"), Ok(("127.0.0.1:8080".parse().unwrap(), 80)));
         assert_eq!(expose("127.0.0.2:8080:80"), Ok(("127.0.0.2:8080".parse().unwrap(), 80)));
-        assert_eq!(expose("0:80"), Ok(("127.0.0.1:0".parse().unwrap(), 80)));
-        for text in ["80", "x:80", "80:0", "80:70000", "70000:80"] {
+        for text in ["80", "x:80", "0:80", "80:0", "80:70000", "70000:80"] {
             assert!(expose(text).is_err(), "{text}");
         }
     }

@@ -68,7 +68,8 @@ pub async fn run(args: &Args, invocation: &mut Invocation) -> Result<(), Error> 
         };
         printer.say(&format!("notice: {error}; asking another manager"));
         request.tail = None;
-        let last = seen.values().max().map_or(request.since_ms, |nanos| nanos / 1_000_000);
+        // From where the slowest task is; what others said since is known and not printed twice.
+        let last = seen.values().min().map_or(request.since_ms, |nanos| nanos / 1_000_000);
         request.since_ms = request.since_ms.max(last);
         stream = reopen(&mut client, &request).await?;
     }
