@@ -267,3 +267,6 @@ fn absolute(field: &str, path: &str) -> Result<(), Invalid> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

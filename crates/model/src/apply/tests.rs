@@ -1,3 +1,7 @@
 //! Unit tests of `apply`: what is refused, what follows from a write.
 
-use super::*;
+mod fixture;
+mod nodes;
+mod plans;
+mod reports;
+mod services;

@@ -1,0 +1,3 @@
+//! Properties of `apply` under arbitrary logs.
+
+mod properties;
