@@ -201,7 +201,10 @@ impl World {
         if !plan.notes.contains(&Note::Bounded) {
             let again = self.make_plan(Scope::All);
             assert_eq!(again.changes, vec![], "a second pass found more");
-            assert_eq!(again.wake_at_ms, self.wake_at_ms);
+            // What a pass overtakes may leave a wake-up too many behind, never one too few.
+            let early_enough = |at_ms| self.wake_at_ms.is_some_and(|first| first <= at_ms);
+            assert!(again.wake_at_ms.is_none_or(early_enough), "a wake-up was forgotten");
+            self.wake_at_ms = again.wake_at_ms;
         }
         changes
     }
