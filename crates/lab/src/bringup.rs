@@ -236,9 +236,9 @@ fn bootstrap(lab: &Lab, hall: &Hall<'_>, options: &LabOptions, state: &mut State
 
 fn join_others(lab: &Lab, hall: &Hall<'_>, options: &LabOptions, state: &mut State) -> Result<()> {
     let folder = lab.folder_ref();
-    // Only the first manager answers yet; the others could not help a joining node.
+    // Only the first manager answers yet; no other could help a joining manager.
     let join = manager_address(&state.nodes[0]).to_string();
-    let all: Vec<_> = managers(state).map(|node| manager_address(node).to_string()).collect();
+    let mut all: Vec<_> = managers(state).map(|node| manager_address(node).to_string()).collect();
     let others: Vec<Node> = state.nodes[1..].to_vec();
     let mut tokens: BTreeMap<String, String> = BTreeMap::new();
     for node in &others {
@@ -251,7 +251,11 @@ fn join_others(lab: &Lab, hall: &Hall<'_>, options: &LabOptions, state: &mut Sta
         };
         let (mut argv, join) = match node.role {
             Role::Manager => (manager_argv(options, folder, node), join.clone()),
-            Role::Worker => (worker_argv(options, folder, node), all.join(",")),
+            Role::Worker => {
+                // Each tries another manager first, so that sessions are spread.
+                all.rotate_left(1);
+                (worker_argv(options, folder, node), all.join(","))
+            }
         };
         argv.extend(["--join".to_owned(), join, "--token".to_owned(), token]);
         state.node_mut(&node.name)?.argv = argv;

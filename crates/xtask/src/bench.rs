@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: the figures that DESIGN.md promises, as medians, beside Docker Swarm's.
+//! `cargo xtask bench`: the figures that docs/benchmarks.md keeps, as medians, beside Docker Swarm's.
 //!
 //! Both run on the same machines of a lab, three managers and three workers, one after the other,
 //! and lose power in the same way. `ours` and `swarm` measure, `figures` keeps and prints,

@@ -86,6 +86,25 @@ impl Cluster {
         Ok(name.context("no manager leads")?.to_owned())
     }
 
+    /// Whether this manager by itself answers a linearizable read, hence holds all that was
+    /// committed before.
+    pub fn is_current(&self, manager: &str, address: Ipv4Addr) -> Result<bool> {
+        let text =
+            fs::read(self.lab.client_context_file()).context("reading the client's context")?;
+        let mut context: Value =
+            serde_json::from_slice(&text).context("reading the client's context")?;
+        let all = context["managers"].as_array().context("the context names no managers")?;
+        let prefix = format!("{address}:");
+        let only = all.iter().find(|one| one.as_str().is_some_and(|one| one.starts_with(&prefix)));
+        context["managers"] = Value::Array(only.cloned().into_iter().collect());
+        let path = self.lab.folder().join(format!("{manager}-context.json"));
+        fs::write(&path, context.to_string())
+            .with_context(|| format!("writing {}", path.display()))?;
+        Ok(self
+            .ctl(&["--context-file", &path.to_string_lossy(), "--timeout", "1s", "cluster", "info"])
+            .is_ok())
+    }
+
     /// Names and addresses of the workers that are on.
     pub fn workers(&self) -> Result<Vec<(String, Ipv4Addr)>> {
         let status = self.lab.status()?.into_iter();

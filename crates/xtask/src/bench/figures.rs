@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-/// What is measured, in the order of the table, with the target of DESIGN.md section 1.
+/// What is measured, in the order of the table, with the target of each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Figure {
     CreateToRunning,

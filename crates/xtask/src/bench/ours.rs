@@ -133,18 +133,13 @@ fn leader_loss(cluster: &Cluster, run: usize, report: &mut Report) -> Result<()>
     })?;
     report.sample(Figure::LeaderLossToWrite, Contender::Ours, begin.elapsed());
     cluster.lab.start(&leader)?;
-    let managers =
-        cluster.lab.status()?.into_iter().filter(|node| node.role == Role::Manager).count();
-    until("all managers to be up to date", || all_managers_follow(cluster, managers))
-}
-
-fn all_managers_follow(cluster: &Cluster, count: usize) -> Result<bool> {
-    let Ok(info) = cluster.ctl_json(&["cluster", "info"]) else { return Ok(false) };
-    let managers = info["managers"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let index = info["index"].as_u64().unwrap_or(u64::MAX);
-    let current =
-        managers.iter().filter(|manager| manager["matched"].as_u64().is_some_and(|at| at >= index));
-    Ok(current.count() == count)
+    let managers = cluster.lab.status()?.into_iter().filter(|node| node.role == Role::Manager);
+    let managers: Vec<_> = managers.map(|node| (node.name, node.address)).collect();
+    until("all managers to be up to date", || {
+        managers
+            .iter()
+            .try_fold(true, |all, (name, address)| Ok(all && cluster.is_current(name, *address)?))
+    })
 }
 
 /// Waits for a condition between measurements; bounded, so that a stuck cluster ends the bench.
