@@ -4,6 +4,7 @@
 //! One router compares views and marks what each session has to look at, so that a change costs
 //! what it touches and not a look by every session.
 
+pub mod contact;
 pub mod hearing;
 pub mod logs;
 pub mod publish;
@@ -14,9 +15,11 @@ pub mod table;
 
 use std::sync::Arc;
 
+use cluster_daemon::Scope;
 use cluster_pb::dispatcher::v1 as pb;
 use tokio::sync::{broadcast, mpsc, watch};
 
+use contact::Contact;
 use hearing::Hearing;
 use logs::LogHub;
 use reports::Batch;
@@ -30,11 +33,16 @@ pub struct Dispatch {
     pub sessions: SessionTable,
     pub hearing: Hearing,
     pub logs: LogHub,
-    /// Endpoint deltas, computed once for all sessions.
-    pub endpoints: broadcast::Sender<Arc<pb::Endpoints>>,
+    pub contact: Contact,
+    /// Endpoint deltas, computed once for all sessions. The messages of one delta travel together,
+    /// so that a session that lags misses all of them or none.
+    pub endpoints: broadcast::Sender<Arc<Vec<pb::Endpoints>>>,
     /// Endpoints version that every live worker has acknowledged, as far as this manager knows.
     pub withdrawn: watch::Sender<u64>,
     pub reports: mpsc::Sender<Batch>,
+    /// Owns the tasks that outlast a handler: sessions, watches, streams of lines. They end with
+    /// the router, without which none of them would hear anything.
+    pub calls: Scope,
 }
 
 impl Dispatch {
@@ -44,10 +52,12 @@ impl Dispatch {
         let dispatch = Self {
             sessions: SessionTable::default(),
             hearing: Hearing::default(),
+            contact: Contact::default(),
             logs: LogHub::default(),
             endpoints: broadcast::Sender::new(ENDPOINTS_BACKLOG),
             withdrawn: watch::Sender::new(0),
             reports,
+            calls: Scope::root("calls"),
         };
         (Arc::new(dispatch), receiver)
     }

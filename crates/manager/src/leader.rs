@@ -14,19 +14,36 @@ use std::time::{Duration, Instant};
 use cluster_daemon::{Backoff, Scope};
 
 use crate::context::Context;
+use crate::dispatch::contact;
 use crate::raft::Leadership;
+
+/// An election that takes longer finds workers that wait before they dial again.
+const QUICK_ELECTION: Duration = Duration::from_secs(1);
 
 /// Follows leadership for as long as the manager runs.
 pub async fn run(context: Context, scope: Scope) {
+    scope.spawn_restarting("contact", backoff(), {
+        let context = context.clone();
+        move || contact::run(context.clone())
+    });
     let mut leadership = context.raft.leadership();
     let mut present: Option<(Leadership, Scope)> = None;
+    // When the last leader was missed first, until there is one again.
+    let mut leaderless: Option<Instant> = None;
     loop {
         let now = leadership.borrow_and_update().clone();
-        let same = present.as_ref().is_some_and(|(known, _)| same_role(known, &now));
+        let same = present.as_ref().is_some_and(|(known, _)| known == &now);
         if !same {
             // Dropping the scope of the role that ended stops all its loops.
-            drop(present.take());
-            present = begin(&context, &scope, now.clone()).map(|role| (now, role));
+            if let Some((_, role)) = present.take() {
+                drop(role);
+                leaderless = Some(Instant::now());
+            }
+            let since = leases_since(leaderless, Instant::now());
+            if let Some(role) = begin(&context, &scope, &now, since) {
+                present = Some((now, role));
+                leaderless = None;
+            }
         }
         if leadership.changed().await.is_err() {
             return;
@@ -34,16 +51,25 @@ pub async fn run(context: Context, scope: Scope) {
     }
 }
 
-fn same_role(known: &Leadership, now: &Leadership) -> bool {
-    known.term == now.term && known.leader == now.leader && known.this_node_leads_and_caught_up == now.this_node_leads_and_caught_up
+/// From when on a new leader counts the silence of nodes it has not heard. The leader before it
+/// heard them until it was missed, so a worker that dies with its leader is noticed in time; after
+/// a longer gap, workers are given the time to find a manager.
+fn leases_since(leaderless: Option<Instant>, now: Instant) -> Instant {
+    leaderless
+        .filter(|missed| now.saturating_duration_since(*missed) <= QUICK_ELECTION)
+        .unwrap_or(now)
 }
 
-fn begin(context: &Context, scope: &Scope, leadership: Leadership) -> Option<Scope> {
+fn begin(
+    context: &Context,
+    scope: &Scope,
+    leadership: &Leadership,
+    since: Instant,
+) -> Option<Scope> {
     let term = leadership.term;
     if leadership.this_node_leads_and_caught_up {
         tracing::info!(term, "leading");
         let role = scope.child("leader");
-        let since = Instant::now();
         role.spawn_restarting("planning", backoff(), {
             let context = context.clone();
             move || planning::run(context.clone())
@@ -58,7 +84,7 @@ fn begin(context: &Context, scope: &Scope, leadership: Leadership) -> Option<Sco
         });
         return Some(role);
     }
-    let (leader, address) = leadership.leader?;
+    let (leader, address) = leadership.leader.clone()?;
     if leader == context.node_id {
         return None;
     }
@@ -73,4 +99,18 @@ fn begin(context: &Context, scope: &Scope, leadership: Leadership) -> Option<Sco
 
 fn backoff() -> Backoff {
     Backoff::new(Duration::from_millis(100), Duration::from_secs(2))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn leases_go_on_over_a_quick_change_of_leaders_only() {
+        let now = Instant::now();
+        let missed = now - QUICK_ELECTION / 2;
+        assert_eq!(leases_since(Some(missed), now), missed);
+        assert_eq!(leases_since(Some(now - QUICK_ELECTION * 2), now), now);
+        assert_eq!(leases_since(None, now), now, "the first leader after a start");
+    }
 }

@@ -2,7 +2,8 @@
 
 use std::pin::Pin;
 
-use cluster_model::{Command, Manager, NodeId};
+use cluster_daemon::OnError;
+use cluster_model::{Command, Manager, NodeId, State};
 use cluster_pb::peer::v1 as pb;
 use cluster_pb::peer::v1::peer_server::Peer;
 use cluster_wire::{Code, Failure};
@@ -30,38 +31,12 @@ impl Peer for PeerService {
         &self,
         request: Request<Streaming<pb::HeardNodes>>,
     ) -> Result<Response<Self::HearStream>, Status> {
-        let context = self.context.clone();
-        let mut leadership = context.raft.leadership();
-        if leadership.borrow_and_update().leader.as_ref().map(|(id, _)| *id) != Some(context.node_id) {
+        if !self.context.raft.leadership().borrow().this_node_leads_and_caught_up {
             return Err(Failure::new(Code::NoLeader, "this manager does not lead").into());
         }
-        let mut inbound = request.into_inner();
         let (sender, receiver) = mpsc::channel(8);
-        let mut withdrawn = context.dispatch.withdrawn.subscribe();
-        withdrawn.mark_changed();
-        tokio::spawn(async move {
-            loop {
-                tokio::select! {
-                    message = inbound.message() => match message {
-                        Ok(Some(heard)) => context.dispatch.hearing.told(&heard.nodes),
-                        Ok(None) | Err(_) => return,
-                    },
-                    changed = withdrawn.changed() => {
-                        let withdrawn_version = *withdrawn.borrow_and_update();
-                        let message = Ok(pb::Heard { withdrawn_version });
-                        if changed.is_err() || sender.send(message).await.is_err() {
-                            return;
-                        }
-                    }
-                    changed = leadership.changed() => {
-                        let leader = leadership.borrow_and_update().leader.as_ref().map(|(id, _)| *id);
-                        if changed.is_err() || leader != Some(context.node_id) {
-                            return;
-                        }
-                    }
-                }
-            }
-        });
+        let listening = listen(self.context.clone(), request.into_inner(), sender);
+        self.context.dispatch.calls.spawn("hear", OnError::Log, listening);
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
     }
 
@@ -78,8 +53,9 @@ impl Peer for PeerService {
         };
         let (lines, mut gathered) = mpsc::channel(QUEUE);
         let (out, receiver) = mpsc::channel(QUEUE);
-        tokio::spawn(collect(self.context.clone(), wanted, request, lines));
-        tokio::spawn(async move {
+        let (calls, context) = (&self.context.dispatch.calls, self.context.clone());
+        calls.spawn("collect lines", OnError::Log, collect(context, wanted, request, lines));
+        calls.spawn("pass lines on", OnError::Log, async move {
             loop {
                 let next = tokio::select! {
                     next = gathered.recv() => next,
@@ -107,14 +83,81 @@ impl Peer for PeerService {
         if caller != id {
             return Err(Failure::new(Code::WrongRole, "a manager may only join as itself").into());
         }
-        cluster_model::validate::name("name", &request.name).map_err(Failure::from)?;
-        let failed = |error| Failure::new(Code::NoLeader, chain(&error));
-        self.context.raft.add_manager(id, &request.address).await.map_err(failed)?;
-        let joined_at_ms = self.context.clock.now_ms();
         let (name, address) = (request.name, request.address);
+        cluster_model::validate::name("name", &name).map_err(Failure::from)?;
+        if address.parse::<std::net::SocketAddr>().is_err() {
+            let message = "field `address`: is not an IP address and port";
+            return Err(Failure::new(Code::InvalidField, message).into());
+        }
+        let view = self.context.read(false).await?;
+        let joined_at_ms = check_newcomer(&view.state, id, &name, &address)?
+            .unwrap_or_else(|| self.context.clock.now_ms());
+        let failed = |error| Failure::new(Code::NoLeader, chain(&error));
+        self.context.raft.add_manager(id, &address).await.map_err(failed)?;
         tracing::info!(node_id = %id, name, address, "manager joined");
         let manager = Manager { name, address, joined_at_ms };
         self.context.propose(Command::PutManager { id, manager }).await?;
         Ok(Response::new(pb::JoinGroupResponse {}))
     }
+}
+
+/// Hears one follower for as long as this manager leads. Each message is answered, so that the
+/// follower knows that it is heard; answers it does not read hold nothing up and run together.
+async fn listen(
+    context: Context,
+    mut inbound: Streaming<pb::HeardNodes>,
+    sender: mpsc::Sender<Result<pb::Heard, Status>>,
+) {
+    let mut leadership = context.raft.leadership();
+    let mut withdrawn = context.dispatch.withdrawn.subscribe();
+    let mut owed = true;
+    loop {
+        if !leadership.borrow_and_update().this_node_leads_and_caught_up {
+            return;
+        }
+        tokio::select! {
+            message = inbound.message() => match message {
+                Ok(Some(heard)) => {
+                    context.dispatch.hearing.told(&heard.nodes);
+                    owed = true;
+                }
+                Ok(None) | Err(_) => return,
+            },
+            permit = sender.reserve(), if owed => {
+                let Ok(permit) = permit else { return };
+                let withdrawn_version = *withdrawn.borrow_and_update();
+                permit.send(Ok(pb::Heard { withdrawn_version }));
+                owed = false;
+            }
+            changed = withdrawn.changed(), if !owed => {
+                if changed.is_err() {
+                    return;
+                }
+                owed = true;
+            }
+            changed = leadership.changed() => if changed.is_err() { return },
+        }
+    }
+}
+
+/// Refuses a manager that would take another's name or address; answers when it joined, if it has
+/// before.
+fn check_newcomer(
+    state: &State,
+    id: NodeId,
+    name: &str,
+    address: &str,
+) -> Result<Option<u64>, Failure> {
+    let Some(cluster) = state.cluster() else { return Ok(None) };
+    for (_, other) in cluster.managers.iter().filter(|(other, _)| **other != id) {
+        if other.name == name {
+            let message = format!("manager name `{name}` is already taken");
+            return Err(Failure::new(Code::NameTaken, message));
+        }
+        if other.address == address {
+            let message = format!("address {address} is that of manager `{}`", other.name);
+            return Err(Failure::new(Code::NameTaken, message));
+        }
+    }
+    Ok(cluster.managers.get(&id).map(|known| known.joined_at_ms))
 }

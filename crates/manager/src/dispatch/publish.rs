@@ -2,6 +2,7 @@
 
 use std::pin::Pin;
 
+use cluster_daemon::OnError;
 use cluster_pb::dispatcher::v1 as pb;
 use cluster_pb::dispatcher::v1::dispatcher_server::Dispatcher;
 use futures::Stream;
@@ -27,7 +28,8 @@ impl Dispatcher for DispatcherService {
     ) -> Result<Response<Self::SessionStream>, Status> {
         let node = node_of(&request)?;
         let (sender, receiver) = mpsc::channel(session::QUEUE);
-        tokio::spawn(session::run(self.context.clone(), node, request.into_inner(), sender));
+        let session = session::run(self.context.clone(), node, request.into_inner(), sender);
+        self.context.dispatch.calls.spawn("session", OnError::Log, session);
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
     }
 

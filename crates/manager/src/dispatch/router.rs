@@ -1,4 +1,7 @@
 //! Compares each new view with the last one and tells sessions what to look at.
+//!
+//! Deltas of endpoints hold whole services, and every session gets all of them from a moment before
+//! its full set on: those older than the full set are repetitions that the last of them makes good.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -12,9 +15,13 @@ use crate::context::Context;
 /// Backends in one message.
 const BACKENDS_MAX: usize = 2000;
 
+/// Routes for as long as the manager runs; its end takes the sessions with it.
 pub async fn run(context: Context) {
+    let _sessions_end = context.dispatch.calls.token().drop_guard();
     let mut feed = context.raft.feed();
-    let mut last = context.raft.view().state;
+    feed.mark_changed();
+    // From nothing: what sessions that opened before this first look were sent may be older.
+    let mut last = State::default();
     while feed.changed().await.is_ok() {
         let state = context.raft.view().state;
         let changes = state.changes(&last);
@@ -44,14 +51,15 @@ fn route(context: &Context, old: &State, new: &State, changes: &Changes) {
     for node in &changes.nodes {
         sessions.wake(*node);
     }
+    if changes.cluster {
+        sessions.wake_all();
+    }
     if !changes.nodes.is_empty() {
         context.dispatch.hearing.retain(|node| new.node(node).is_some());
     }
     if changes.endpoints {
-        for message in endpoint_delta(old, new, changes) {
-            // Nobody listens while no session is open.
-            let _ = context.dispatch.endpoints.send(Arc::new(message));
-        }
+        // Nobody listens while no session is open.
+        let _ = context.dispatch.endpoints.send(Arc::new(endpoint_delta(old, new, changes)));
     }
 }
 
@@ -92,7 +100,8 @@ fn parts(
     services: Vec<pb::ServiceEndpoints>,
     gone: Vec<String>,
 ) -> Vec<pb::Endpoints> {
-    let blank = || pb::Endpoints { version, full, more: true, services: Vec::new(), gone: Vec::new() };
+    let blank =
+        || pb::Endpoints { version, full, more: true, services: Vec::new(), gone: Vec::new() };
     let mut messages = vec![pb::Endpoints { gone, ..blank() }];
     let mut held = 0;
     for service in services {

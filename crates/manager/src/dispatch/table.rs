@@ -2,21 +2,24 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use cluster_model::{NodeId, TaskId};
 use cluster_pb::dispatcher::v1 as pb;
-use tokio::sync::{Notify, mpsc};
-use tokio_util::sync::CancellationToken;
+use tokio::sync::{Notify, mpsc, watch};
 
 /// Log requests waiting for one worker; more are refused.
 const LOG_REQUESTS: usize = 64;
+const TAKEN_OVER: &str = "a newer session of this node took over";
 
 /// What others leave for a session to look at.
 pub struct Mailbox {
     pub session: u64,
+    opened: Instant,
     dirty: Mutex<BTreeSet<TaskId>>,
     pub wake: Notify,
-    pub closed: CancellationToken,
+    /// Why the session has to end.
+    closing: watch::Sender<Option<&'static str>>,
     pub log_requests: mpsc::Sender<pb::LogRequest>,
 }
 
@@ -25,27 +28,54 @@ impl Mailbox {
     pub fn take_dirty(&self) -> BTreeSet<TaskId> {
         std::mem::take(&mut *lock(&self.dirty))
     }
+
+    /// Resolves, with the reason, when somebody wants the session to end.
+    pub async fn closed(&self) -> &'static str {
+        let mut closing = self.closing.subscribe();
+        match closing.wait_for(Option::is_some).await.map(|reason| *reason) {
+            Ok(Some(reason)) => reason,
+            // The sender lives as long as `self`, and a reason was waited for.
+            _ => std::future::pending().await,
+        }
+    }
+
+    fn close(&self, reason: &'static str) {
+        self.closing.send_replace(Some(reason));
+    }
 }
 
-#[derive(Default)]
 pub struct SessionTable {
     by_node: Mutex<HashMap<NodeId, Arc<Mailbox>>>,
+    /// Counts sessions that opened, for those who wait for a worker.
+    opened: watch::Sender<u64>,
+}
+
+impl Default for SessionTable {
+    fn default() -> Self {
+        Self { by_node: Mutex::default(), opened: watch::Sender::new(0) }
+    }
 }
 
 impl SessionTable {
     /// Opens a node's mailbox; an older session of the same node is told to close.
-    pub fn open(&self, node: NodeId, session: u64) -> (Arc<Mailbox>, mpsc::Receiver<pb::LogRequest>) {
+    pub fn open(
+        &self,
+        node: NodeId,
+        session: u64,
+    ) -> (Arc<Mailbox>, mpsc::Receiver<pb::LogRequest>) {
         let (log_requests, receiver) = mpsc::channel(LOG_REQUESTS);
         let mailbox = Arc::new(Mailbox {
             session,
+            opened: Instant::now(),
             dirty: Mutex::default(),
             wake: Notify::new(),
-            closed: CancellationToken::new(),
+            closing: watch::Sender::new(None),
             log_requests,
         });
         if let Some(older) = lock(&self.by_node).insert(node, mailbox.clone()) {
-            older.closed.cancel();
+            older.close(TAKEN_OVER);
         }
+        self.opened.send_modify(|count| *count += 1);
         (mailbox, receiver)
     }
 
@@ -55,6 +85,13 @@ impl SessionTable {
         if by_node.get(&node).is_some_and(|mailbox| mailbox.session == session) {
             by_node.remove(&node);
         }
+    }
+
+    /// Tells sessions that opened before a moment to end, and answers how many.
+    pub fn close_opened_before(&self, moment: Instant, reason: &'static str) -> usize {
+        let by_node = lock(&self.by_node);
+        let old = by_node.values().filter(|mailbox| mailbox.opened < moment);
+        old.map(|mailbox| mailbox.close(reason)).count()
     }
 
     pub fn get(&self, node: NodeId) -> Option<Arc<Mailbox>> {
@@ -74,6 +111,15 @@ impl SessionTable {
         if let Some(mailbox) = self.get(node) {
             mailbox.wake.notify_one();
         }
+    }
+
+    /// Lets every session look at the cluster again.
+    pub fn wake_all(&self) {
+        lock(&self.by_node).values().for_each(|mailbox| mailbox.wake.notify_one());
+    }
+
+    pub fn watch_opened(&self) -> watch::Receiver<u64> {
+        self.opened.subscribe()
     }
 }
 

@@ -1,41 +1,135 @@
 //! Declares nodes down when their lease ends. Nothing here goes through Raft but the transition.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use cluster_model::{Change, Command, NodeId};
+use cluster_model::{Change, Command, NodeId, NodeState, State};
 use cluster_planner::liveness;
 
 use crate::context::Context;
 
 /// Longest sleep between looks: a node that becomes ready starts a lease.
 const LOOK_PERIOD: Duration = Duration::from_millis(250);
+const LOOK_PERIOD_MIN: Duration = Duration::from_millis(10);
+/// A look that is so late means that this process stood still, and what workers said meanwhile
+/// waits to be read: nobody's silence is proven.
+const STALL: Duration = Duration::from_secs(1);
 
-/// Nodes cannot have been heard by a leader that was none: each gets one lease from `since` on.
+/// Nodes cannot have been heard by a leader that was none: each is taken as heard at `since`.
 pub async fn run(context: Context, since: Instant) -> anyhow::Result<()> {
+    let mut leases = Leases::new(since);
+    let mut looked = Instant::now();
     loop {
+        let now = Instant::now();
+        if now.saturating_duration_since(looked) > STALL {
+            tracing::warn!("this manager stood still: all leases begin anew");
+            leases = Leases::new(now);
+        }
+        looked = now;
+        context.dispatch.contact.confirm();
         let view = context.raft.view();
         let Some(lease_ms) = view.state.cluster().map(|cluster| cluster.lease_ms) else {
             tokio::time::sleep(LOOK_PERIOD).await;
             continue;
         };
+        leases.look(&view.state, now);
         let last_heard = |node: NodeId| {
-            let heard = context.dispatch.hearing.last_heard(node).unwrap_or(since);
-            Some(context.clock.at_ms(heard.max(since)))
+            let heard = leases.last_heard(node, context.dispatch.hearing.last_heard(node));
+            Some(context.clock.at_ms(heard))
         };
         let plan = liveness::plan(&view.state, &last_heard, lease_ms, context.clock.now_ms());
         if !plan.changes.is_empty() {
-            for change in &plan.changes {
+            declare_down(&context, plan.changes).await;
+            looked = Instant::now();
+        }
+        let until = plan.wake_at_ms.map(|at_ms| context.clock.instant_at(at_ms));
+        let pause =
+            until.map_or(LOOK_PERIOD, |until| until.saturating_duration_since(Instant::now()));
+        tokio::time::sleep(pause.clamp(LOOK_PERIOD_MIN, LOOK_PERIOD)).await;
+    }
+}
+
+async fn declare_down(context: &Context, changes: Vec<Change>) {
+    let told = changes.clone();
+    let at_ms = context.clock.now_ms();
+    match context.propose(Command::Plan { at_ms, changes }).await {
+        Ok(_) => {
+            for change in &told {
                 if let Change::NodeDown { node, message, .. } = change {
                     tracing::warn!(node_id = %node, reason = %message, "node down");
                 }
             }
-            let at_ms = context.clock.now_ms();
-            if let Err(failure) = context.propose(Command::Plan { at_ms, changes: plan.changes }).await {
-                tracing::warn!(reason = %failure, "could not declare nodes down");
-            }
         }
-        let until = plan.wake_at_ms.map(|at_ms| context.clock.instant_at(at_ms));
-        let pause = until.map_or(LOOK_PERIOD, |until| until.saturating_duration_since(Instant::now()));
-        tokio::time::sleep(pause.clamp(Duration::from_millis(10), LOOK_PERIOD)).await;
+        Err(failure) => tracing::warn!(reason = %failure, "could not declare nodes down"),
+    }
+}
+
+/// From when on each ready node's silence counts, beside what was heard of it: a node that becomes
+/// ready through another manager may be ready before this one is told that it was heard.
+struct Leases {
+    since: Instant,
+    ready: BTreeMap<NodeId, Instant>,
+    first: bool,
+}
+
+impl Leases {
+    fn new(since: Instant) -> Self {
+        Self { since, ready: BTreeMap::new(), first: true }
+    }
+
+    fn look(&mut self, state: &State, now: Instant) {
+        let begin = if self.first { self.since } else { now };
+        self.first = false;
+        let known = std::mem::take(&mut self.ready);
+        self.ready = state
+            .nodes()
+            .filter(|node| node.state == NodeState::Ready)
+            .map(|node| (node.id, known.get(&node.id).copied().unwrap_or(begin)))
+            .collect();
+    }
+
+    fn last_heard(&self, node: NodeId, heard: Option<Instant>) -> Instant {
+        let begun = self.ready.get(&node).copied().unwrap_or(self.since);
+        heard.map_or(begun, |heard| heard.max(begun))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cluster_model::NodeDescription;
+
+    use super::*;
+
+    fn state_with(ready: &[u64]) -> State {
+        let mut state = State::default();
+        for (index, id) in (1..).step_by(2).zip(ready) {
+            let register =
+                Command::RegisterNode { id: NodeId(*id), name: format!("n{id}"), at_ms: 0 };
+            let description = Box::new(NodeDescription::default());
+            let hello = Command::NodeReady { id: NodeId(*id), description, at_ms: 0 };
+            cluster_model::apply(&mut state, index, &register).reply.unwrap();
+            cluster_model::apply(&mut state, index + 1, &hello).reply.unwrap();
+        }
+        state
+    }
+
+    #[test]
+    fn a_node_has_a_lease_from_when_it_is_ready_and_not_from_the_first_election_on() {
+        let since = Instant::now();
+        let later = since + Duration::from_secs(600);
+        let (old, new) = (NodeId(1), NodeId(2));
+        let mut leases = Leases::new(since);
+        leases.look(&state_with(&[1]), since + Duration::from_millis(5));
+        leases.look(&state_with(&[1, 2]), later);
+        assert_eq!(leases.last_heard(old, None), since);
+        assert_eq!(leases.last_heard(new, None), later);
+        // What was heard counts when it is newer; a new beginning forgets nothing that is.
+        let heard = later + Duration::from_secs(1);
+        assert_eq!(leases.last_heard(new, Some(heard)), heard);
+        assert_eq!(leases.last_heard(new, Some(since)), later);
+        // Down and back.
+        leases.look(&state_with(&[2]), later);
+        leases.look(&state_with(&[1, 2]), heard);
+        assert_eq!(leases.last_heard(old, None), heard);
     }
 }

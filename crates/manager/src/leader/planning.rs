@@ -4,8 +4,8 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use cluster_model::{Change, Changes, Command, ServiceId, State};
-use cluster_planner::{Ids, Plan, Scope};
+use cluster_model::{Change, Changes, Command, Reply, ServiceId, State};
+use cluster_planner::{Ids, Note, Plan, Scope};
 
 use crate::context::{Context, mint};
 
@@ -13,6 +13,8 @@ use crate::context::{Context, mint};
 const FULL_PASS_PERIOD: Duration = Duration::from_secs(30);
 /// Pause after a plan that could not be proposed, so that a group without majority is not flooded.
 const PROPOSE_PAUSE: Duration = Duration::from_millis(200);
+/// Shortest time between passes on a timer that come to nothing.
+const IDLE_PAUSE: Duration = Duration::from_millis(50);
 
 pub async fn run(context: Context) -> anyhow::Result<()> {
     let mut feed = context.raft.feed();
@@ -22,36 +24,68 @@ pub async fn run(context: Context) -> anyhow::Result<()> {
     let mut wake_at: Option<Instant> = None;
     loop {
         let timer = wake_at.map_or(full_pass_at, |wake_at| wake_at.min(full_pass_at));
-        let woken_by_timer = tokio::select! {
-            changed = feed.changed() => { changed?; false }
-            () = tokio::time::sleep_until(timer.into()) => true,
-        };
+        tokio::select! {
+            changed = feed.changed() => changed?,
+            () = tokio::time::sleep_until(timer.into()) => {}
+        }
         let state = context.raft.view().state;
+        // A timer that is due counts whatever the wake-up was.
+        let now = Instant::now();
+        let due = now >= timer;
         let look = match &last {
             None => Look::All,
             // Which service a timer belongs to is the planner's knowledge.
-            Some(_) if woken_by_timer => Look::All,
+            Some(_) if due => Look::All,
             Some(last) => Look::of(&state.changes(last)),
         };
-        let quiet = Instant::now() >= full_pass_at;
-        if quiet {
-            full_pass_at = Instant::now() + FULL_PASS_PERIOD;
+        last = Some(state.clone());
+        let Some(plan) = look.plan(&context, &state) else { continue };
+        tell(&plan);
+        if matches!(look, Look::All) {
+            full_pass_at = now + FULL_PASS_PERIOD;
+            wake_at = None;
         }
-        let Some(plan) = look.plan(&context, &state) else {
-            last = Some(state);
-            continue;
+        let done = match plan.changes.is_empty() {
+            true => Done::Nothing,
+            false => propose(&context, plan.changes).await,
         };
-        wake_at = match (plan.wake_at_ms, look) {
-            (Some(at_ms), _) => {
-                let at = context.clock.instant_at(at_ms);
-                Some(wake_at.filter(|known| *known > Instant::now()).map_or(at, |known| known.min(at)))
-            }
-            (None, Look::All) => None,
-            (None, Look::Services(_)) => wake_at.filter(|known| *known > Instant::now()),
-        };
-        last = Some(state);
-        if !plan.changes.is_empty() {
-            propose(&context, plan.changes).await;
+        if let Some(at_ms) = plan.wake_at_ms {
+            let at = done.not_before(context.clock.instant_at(at_ms));
+            wake_at = Some(wake_at.map_or(at, |known| known.min(at)));
+        }
+        if matches!(done, Done::Failed) {
+            // Nothing in the state will tell that this was not done.
+            last = None;
+            feed.mark_changed();
+        }
+    }
+}
+
+/// What became of a pass.
+enum Done {
+    Nothing,
+    Some,
+    /// Every step was stale: what made it so is a change that wakes the loop by itself.
+    Refused,
+    Failed,
+}
+
+impl Done {
+    /// A pass that got nowhere is not repeated at once, whatever the planner thinks.
+    fn not_before(&self, at: Instant) -> Instant {
+        let now = Instant::now();
+        match self {
+            Done::Nothing | Done::Refused | Done::Failed if at <= now => now + IDLE_PAUSE,
+            _ => at,
+        }
+    }
+}
+
+fn tell(plan: &Plan) {
+    for note in &plan.notes {
+        match note {
+            Note::Refused { .. } => tracing::warn!(%note, "a planner contradicts the state"),
+            _ => tracing::debug!(%note, "planned"),
         }
     }
 }
@@ -83,14 +117,21 @@ impl Look {
     }
 }
 
-async fn propose(context: &Context, changes: Vec<Change>) {
+async fn propose(context: &Context, changes: Vec<Change>) -> Done {
     let count = changes.len();
     let at_ms = context.clock.now_ms();
     match context.propose(Command::Plan { at_ms, changes }).await {
-        Ok((index, reply)) => tracing::debug!(count, index, ?reply, "plan applied"),
+        Ok((index, reply)) => {
+            tracing::debug!(count, index, ?reply, "plan applied");
+            match reply {
+                Reply::Counted { taken: 0, .. } => Done::Refused,
+                _ => Done::Some,
+            }
+        }
         Err(failure) => {
             tracing::warn!(count, reason = %failure, "plan not applied");
             tokio::time::sleep(PROPOSE_PAUSE).await;
+            Done::Failed
         }
     }
 }

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use cluster_pb::peer::v1::HeardNodes;
 use cluster_pb::peer::v1::peer_client::PeerClient;
+use futures::StreamExt as _;
 use tokio::sync::mpsc;
+use tokio::time::MissedTickBehavior;
 use tokio_stream::wrappers::ReceiverStream;
 
 use crate::context::Context;
@@ -15,6 +17,8 @@ const PERIOD: Duration = Duration::from_millis(250);
 const RETRY: Duration = Duration::from_millis(100);
 /// Nodes in one message.
 const NODES_MAX: usize = 5000;
+/// Messages waiting for the connection.
+const QUEUE: usize = 4;
 
 pub async fn run(context: Context, leader_address: String) -> anyhow::Result<()> {
     loop {
@@ -25,35 +29,46 @@ pub async fn run(context: Context, leader_address: String) -> anyhow::Result<()>
     }
 }
 
+/// Speaks and listens beside each other, so that neither side waits for the other to read.
 async fn tell(context: &Context, leader_address: &str) -> anyhow::Result<()> {
     let channel = context.manager_channel(leader_address)?;
-    let (sender, receiver) = mpsc::channel(4);
-    let mut acknowledged = context.dispatch.hearing.watch_acknowledged();
-    let mut all = true;
-    send(context, &sender, &mut all).await?;
-    let outbound = ReceiverStream::new(receiver);
-    let mut answers = PeerClient::new(channel).hear(outbound).await?.into_inner();
-    let mut period = tokio::time::interval(PERIOD);
-    loop {
-        tokio::select! {
-            answer = answers.message() => match answer? {
-                Some(heard) => context.dispatch.raise_withdrawn(heard.withdrawn_version),
-                None => return Ok(()),
-            },
-            // Stop signals wait for acknowledgements: they do not wait for the period.
-            changed = acknowledged.changed() => {
-                changed?;
-                send(context, &sender, &mut all).await?;
-            }
-            _ = period.tick() => send(context, &sender, &mut all).await?,
+    let (sender, receiver) = mpsc::channel(QUEUE);
+    let mut client = PeerClient::new(channel);
+    let listen = async {
+        let mut answers = client.hear(ReceiverStream::new(receiver)).await?.into_inner();
+        while let Some(heard) = answers.next().await {
+            context.dispatch.contact.confirm();
+            context.dispatch.raise_withdrawn(heard?.withdrawn_version);
         }
+        anyhow::bail!("the stream ended")
+    };
+    tokio::select! {
+        ended = listen => ended,
+        ended = speak(context, sender) => ended,
     }
 }
 
-async fn send(context: &Context, sender: &mpsc::Sender<HeardNodes>, all: &mut bool) -> anyhow::Result<()> {
-    let digest = context.dispatch.hearing.digest(std::mem::take(all));
-    for nodes in digest.chunks(NODES_MAX) {
-        sender.send(HeardNodes { nodes: nodes.to_vec() }).await?;
+async fn speak(context: &Context, sender: mpsc::Sender<HeardNodes>) -> anyhow::Result<()> {
+    let mut acknowledged = context.dispatch.hearing.watch_acknowledged();
+    let mut period = tokio::time::interval(PERIOD);
+    period.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut all = true;
+    loop {
+        let digest = context.dispatch.hearing.digest(std::mem::take(&mut all));
+        // Also when nobody was heard: the answer proves that there is a leader.
+        let mut rest = digest.as_slice();
+        loop {
+            let (nodes, more) = rest.split_at(rest.len().min(NODES_MAX));
+            sender.send(HeardNodes { nodes: nodes.to_vec() }).await?;
+            if more.is_empty() {
+                break;
+            }
+            rest = more;
+        }
+        tokio::select! {
+            // Stop signals wait for acknowledgements: they do not wait for the period.
+            changed = acknowledged.changed() => changed?,
+            _ = period.tick() => {}
+        }
     }
-    Ok(())
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use cluster_daemon::OnError;
 use cluster_model::{NodeState, State};
 use cluster_pb::control::v1 as pb;
 use cluster_pb::control::v1::logs_response::Item;
@@ -9,6 +10,7 @@ use cluster_pb::peer::v1::CollectLogsRequest;
 use cluster_pb::peer::v1::peer_client::PeerClient;
 use cluster_wire::Failure;
 use futures::Stream;
+use prost::Message as _;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_stream::wrappers::ReceiverStream;
@@ -20,6 +22,8 @@ use crate::dispatch::logs::{QUEUE, Sender, Wanted, collect, notice};
 
 /// Lines held back to be put in order; past that they go out as they are.
 const SORTED_MAX: usize = 100_000;
+/// Bytes of such lines.
+const SORTED_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// When following: how long the first lines are gathered and put in order.
 const FIRST_LINES: Duration = Duration::from_millis(300);
 /// How long another manager may take to take the request.
@@ -52,12 +56,14 @@ pub async fn open(
         .filter(|(id, _)| **id != context.node_id)
         .map(|(_, manager)| (manager.name.clone(), manager.address.clone()))
         .collect();
+    let calls = &context.dispatch.calls;
     for (name, address) in others {
-        tokio::spawn(ask_manager(context.clone(), name, address, request.clone(), lines.clone()));
+        let asking = ask_manager(context.clone(), name, address, request.clone(), lines.clone());
+        calls.spawn("ask a manager for lines", OnError::Log, asking);
     }
     let (out, receiver) = mpsc::channel(QUEUE);
-    tokio::spawn(merge(gathered, out, request.follow));
-    tokio::spawn(collect(context.clone(), wanted, request, lines));
+    calls.spawn("merge lines", OnError::Log, merge(gathered, out, request.follow));
+    calls.spawn("collect lines", OnError::Log, collect(context.clone(), wanted, request, lines));
     Ok(ReceiverStream::new(receiver))
 }
 
@@ -83,7 +89,8 @@ async fn ask_manager(
     request: pb::LogsRequest,
     lines: Sender,
 ) {
-    let missing = format!("manager {name} did not answer: lines of its workers are missing");
+    let missing =
+        format!("manager {name} did not answer: lines of workers that talk to it are missing");
     let opened = async {
         let channel = context.manager_channel(&address).ok()?;
         let request = CollectLogsRequest { request: Some(request), task_ids: Vec::new() };
@@ -122,7 +129,7 @@ async fn merge(
     out: mpsc::Sender<Result<pb::LogsResponse, Status>>,
     follow: bool,
 ) {
-    let mut held: Vec<pb::LogsResponse> = Vec::new();
+    let (mut held, mut bytes) = (Vec::<pb::LogsResponse>::new(), 0);
     let deadline = Instant::now() + FIRST_LINES;
     loop {
         let next = tokio::select! {
@@ -130,13 +137,11 @@ async fn merge(
             () = sleep_until(deadline), if follow => break,
             () = out.closed() => return,
         };
-        match next {
-            Some(response) if held.len() < SORTED_MAX => held.push(response),
-            Some(response) => {
-                held.push(response);
-                break;
-            }
-            None => break,
+        let Some(response) = next else { break };
+        bytes += response.encoded_len();
+        held.push(response);
+        if held.len() >= SORTED_MAX || bytes >= SORTED_BYTES_MAX {
+            break;
         }
     }
     held.sort_by_key(|response| match &response.item {

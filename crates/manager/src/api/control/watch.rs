@@ -1,5 +1,6 @@
 //! Following one service: its tasks now, and again whenever it or they change.
 
+use cluster_daemon::OnError;
 use cluster_model::{ServiceId, Task};
 use cluster_pb::control::v1::WatchServiceResponse;
 use cluster_wire::{Failure, object};
@@ -27,7 +28,7 @@ pub async fn service(
     let id = lookup::service(&view.state, text)?.id;
     let (sender, receiver) = mpsc::channel(QUEUE);
     let raft = context.raft.clone();
-    tokio::spawn(async move {
+    let following = async move {
         let mut last = view;
         if sender.send(Ok(response(&last, id))).await.is_err() {
             return;
@@ -49,7 +50,8 @@ pub async fn service(
                 return;
             }
         }
-    });
+    };
+    context.dispatch.calls.spawn("watch", OnError::Log, following);
     Ok(ReceiverStream::new(receiver))
 }
 

@@ -1,0 +1,188 @@
+//! What a worker says: heartbeats, acknowledgements and reports. Nothing here waits for anything
+//! but the worker, so a heartbeat is never kept waiting.
+
+use std::time::Duration;
+
+use cluster_model::{Command, NodeDescription, NodeState, State};
+use cluster_pb::dispatcher::v1 as pb;
+use cluster_pb::dispatcher::v1::worker_message::Item as In;
+use cluster_wire::{Code, Failure, dispatch as wire};
+use futures::StreamExt as _;
+use futures::future::BoxFuture;
+use futures::stream::FuturesOrdered;
+use tokio::sync::{oneshot, watch};
+use tokio::time::{Instant, sleep_until};
+use tonic::Streaming;
+
+use super::Who;
+use crate::context::Context;
+use crate::dispatch::reports::Batch;
+
+/// Reports of one worker that may wait for their commit.
+const REPORTS_PENDING_MAX: usize = 64;
+/// How often a node that is not ready is declared ready again.
+const READY_RETRY: Duration = Duration::from_millis(500);
+
+/// A report's number, once it is recorded.
+type Recorded = BoxFuture<'static, Result<u64, Failure>>;
+
+pub(super) struct Inbound<'a> {
+    context: &'a Context,
+    who: Who,
+    description: NodeDescription,
+    /// When the node was last proposed as ready.
+    declared: Option<Instant>,
+    /// That proposal, while it is under way.
+    declaring: Option<BoxFuture<'static, ()>>,
+    /// Reports up to this one are recorded.
+    reported: watch::Sender<u64>,
+}
+
+impl<'a> Inbound<'a> {
+    pub fn new(
+        context: &'a Context,
+        who: Who,
+        description: NodeDescription,
+        reported: watch::Sender<u64>,
+    ) -> Self {
+        Self { context, who, description, declared: None, declaring: None, reported }
+    }
+
+    pub async fn run(
+        mut self,
+        mut messages: Streaming<pb::WorkerMessage>,
+        state: &State,
+    ) -> Result<(), Failure> {
+        self.declare_ready(state)?;
+        // In order: a number stands for all reports before it.
+        let mut recorded: FuturesOrdered<Recorded> = FuturesOrdered::new();
+        let mut silent_at = self.silence_limit(state);
+        loop {
+            tokio::select! {
+                message = messages.message() => match message {
+                    Ok(Some(message)) => {
+                        if let Some(report) = self.received(message, recorded.len())? {
+                            recorded.push_back(report);
+                        }
+                        let state = self.context.raft.view().state;
+                        self.declare_ready(&state)?;
+                        silent_at = self.silence_limit(&state);
+                    }
+                    Ok(None) => return Ok(()),
+                    Err(status) => {
+                        let message = format!("stream broke: {}", status.message());
+                        return Err(Failure::new(Code::Internal, message));
+                    }
+                },
+                Some(sequence) = recorded.next(), if !recorded.is_empty() => {
+                    self.reported.send_replace(sequence?);
+                }
+                () = finish(&mut self.declaring) => {}
+                () = sleep_until(silent_at) => {
+                    return Err(Failure::new(Code::Stopping, "the worker went silent"));
+                }
+            }
+        }
+    }
+
+    /// A session outlives a silence of twice the lease: the node is down by then, but may be back.
+    fn silence_limit(&self, state: &State) -> Instant {
+        let lease = state.cluster().map_or(3000, |cluster| cluster.lease_ms);
+        Instant::now() + Duration::from_millis(lease.saturating_mul(2))
+    }
+
+    /// Proposes the node as ready if the state has it otherwise, one proposal at a time, beside the
+    /// session; the outcome shows in the state. Each message is an occasion: a node that was taken
+    /// for dead is ready again as soon as it is heard.
+    fn declare_ready(&mut self, state: &State) -> Result<(), Failure> {
+        let node = self.who.standing(state)?;
+        let recorded = node.state == NodeState::Ready && node.description == self.description;
+        let soon = self.declared.is_some_and(|at| at.elapsed() < READY_RETRY);
+        if recorded || soon || self.declaring.is_some() {
+            return Ok(());
+        }
+        self.declared = Some(Instant::now());
+        let (context, id) = (self.context.clone(), self.who.node);
+        let description = Box::new(self.description.clone());
+        self.declaring = Some(Box::pin(async move {
+            let at_ms = context.clock.now_ms();
+            let command = Command::NodeReady { id, description, at_ms };
+            if let Err(failure) = context.propose(command).await {
+                tracing::warn!(node_id = %id, reason = %failure, "could not record a node as ready");
+            }
+        }));
+        Ok(())
+    }
+
+    /// Answers a report's recording, to be waited for.
+    fn received(
+        &mut self,
+        message: pb::WorkerMessage,
+        pending: usize,
+    ) -> Result<Option<Recorded>, Failure> {
+        let (hearing, node) = (&self.context.dispatch.hearing, self.who.node);
+        match message.item {
+            Some(In::Acknowledge(acknowledge)) => {
+                hearing.acknowledged(node, acknowledge.endpoints_version);
+            }
+            Some(In::Heartbeat(heartbeat)) => {
+                hearing.heard(node);
+                self.note_health(&heartbeat.trouble);
+            }
+            Some(In::Report(report)) => {
+                hearing.heard(node);
+                return Ok(Some(self.report(report, pending)?));
+            }
+            Some(In::Hello(_)) => {
+                return Err(Failure::new(Code::InvalidField, "hello came twice"));
+            }
+            // A newer worker may say what we do not know; it is alive.
+            None => hearing.heard(node),
+        }
+        Ok(None)
+    }
+
+    /// A runtime in trouble is part of the node's description.
+    fn note_health(&mut self, trouble: &str) {
+        let healthy = trouble.is_empty();
+        if healthy == self.description.healthy {
+            return;
+        }
+        self.description.healthy = healthy;
+        self.description.notices.retain(|notice| !notice.starts_with("runtime: "));
+        if !healthy {
+            let shown: String = trouble.chars().take(200).collect();
+            self.description.notices.push(format!("runtime: {shown}"));
+        }
+        self.declared = None;
+    }
+
+    fn report(&self, report: pb::Report, pending: usize) -> Result<Recorded, Failure> {
+        if pending >= REPORTS_PENDING_MAX {
+            return Err(Failure::new(Code::Busy, "too many reports wait to be recorded"));
+        }
+        let reports =
+            report.tasks.into_iter().map(wire::report_from_pb).collect::<Result<Vec<_>, _>>()?;
+        let (done, recorded) = oneshot::channel();
+        let batch = Batch { node: self.who.node, reports, done };
+        let (queue, sequence) = (self.context.dispatch.reports.clone(), report.sequence);
+        Ok(Box::pin(async move {
+            let stopping = |_| Failure::new(Code::Stopping, "this manager is stopping");
+            queue.send(batch).await.map_err(stopping)?;
+            let lost = |_| Failure::new(Code::NoLeader, "reports could not be recorded");
+            recorded.await.map_err(lost)?;
+            Ok(sequence)
+        }))
+    }
+}
+
+/// Sees a future through, if there is one.
+async fn finish(running: &mut Option<BoxFuture<'static, ()>>) {
+    match running {
+        Some(future) => {
+            future.await;
+            *running = None;
+        }
+        None => std::future::pending().await,
+    }
+}
