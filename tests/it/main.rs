@@ -2,4 +2,6 @@
 
 mod bad_input;
 mod failures;
+mod folders;
 mod services;
+mod strangers;

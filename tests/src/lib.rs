@@ -6,6 +6,7 @@
 pub mod cluster;
 pub mod http;
 pub mod install;
+pub mod manager;
 pub mod wait;
 
 pub use cluster::{Cluster, Ran, Task};

@@ -82,6 +82,13 @@ fn duration(text: &str) -> Result<Duration, String> {
 impl Cli {
     /// What clap cannot check by itself; answers the flag and its problem.
     pub fn check(&self) -> Result<(), String> {
+        if self.listen.port() == 0 || self.advertised().port() == 0 {
+            return Err("--listen and --advertise need a port: others must know where this manager \
+                        is, such as 10.0.0.1:7100"
+                .to_owned());
+        }
+        cluster_model::validate::name("--cluster-name", &self.cluster_name)
+            .map_err(|invalid| invalid.to_string())?;
         if let Some(advertise) = self.advertise.or(Some(self.listen))
             && advertise.ip().is_unspecified()
         {

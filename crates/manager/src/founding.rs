@@ -37,8 +37,6 @@ pub fn begin(cli: &Cli, name: &str) -> anyhow::Result<Founding> {
     if let Some(founding) = pending(&cli.data_dir)? {
         return Ok(founding);
     }
-    cluster_model::validate::name("cluster-name", &cli.cluster_name)
-        .map_err(|invalid| anyhow::anyhow!("{invalid}"))?;
     let (cluster_id, node_id) = (ClusterId(mint()), NodeId(mint()));
     let ca = Ca::create(&cluster_id.to_string(), now_unix()).context("cannot make the cluster's CA")?;
     let secret = || JoinSecret::generate().map(|secret| Secret::new(secret.expose()));

@@ -45,12 +45,14 @@ const CONNECTION_WINDOW: u32 = 1024 * 1024;
 pub async fn run(cli: Cli) -> anyhow::Result<()> {
     cli.check().map_err(|problem| anyhow::anyhow!("{problem}"))?;
     let mut signals = shutdown::Signals::listen()?;
-    let lock = DataDirLock::acquire(&cli.data_dir)?;
     let name = name(&cli)?;
-    let (identity, founding) = who_am_i(&cli, &name).await?;
+    let lock = DataDirLock::acquire(&cli.data_dir)
+        .with_context(|| format!("cannot use {} (--data-dir)", cli.data_dir.display()))?;
+    // Before anything is founded or joined, so that a taken port leaves nothing half-done.
     let listener = TcpListener::bind(cli.listen)
         .await
         .with_context(|| format!("cannot listen on {} (--listen)", cli.listen))?;
+    let (identity, founding) = who_am_i(&cli, &name).await?;
     let tls = TlsIdentity::new(identity).context("cannot use the manager's certificate")?;
     let raft = consensus(&cli, &tls).await?;
     let (dispatch, report_queue) = Dispatch::new();
@@ -119,10 +121,22 @@ async fn who_am_i(cli: &Cli, name: &str) -> anyhow::Result<(Identity, Option<Fou
         return Ok((identity, Some(founding)));
     }
     if Identity::path(&cli.data_dir).exists() {
-        let identity = Identity::load(&cli.data_dir)
-            .with_context(|| format!("cannot use the certificate in {}", cli.data_dir.display()))?;
+        let identity = Identity::load(&cli.data_dir).with_context(|| {
+            format!(
+                "cannot use {}; restore it, or join again with an empty data folder",
+                Identity::path(&cli.data_dir).display()
+            )
+        })?;
         if identity.role != Role::Manager {
             bail!("{} belongs to a {}, not to a manager", cli.data_dir.display(), identity.role);
+        }
+        // A crash while joining leaves a certificate alone, and joining goes on from there.
+        if cli.join.is_empty() && !RaftNode::has_state(&raft_dir(&cli.data_dir))? {
+            bail!(
+                "{} holds a manager's certificate but no log: the folder is damaged; restore it, \
+                 or join again with an empty one (--join, --token)",
+                cli.data_dir.display()
+            );
         }
         return Ok((identity, None));
     }

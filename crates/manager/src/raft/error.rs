@@ -6,6 +6,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use cluster_model::{ClusterId, NodeId};
+
 /// A failure of the log or snapshot files.
 #[derive(Debug, thiserror::Error)]
 pub enum StorageError {
@@ -60,8 +62,8 @@ pub enum StorageError {
     },
     /// The file was written by a member of another cluster.
     #[error(
-        "{} belongs to another cluster ({found:016x}, expected {expected:016x}); use the data folder of this cluster",
-        path.display()
+        "{} belongs to another cluster ({}, expected {}); use the data folder of this cluster",
+        path.display(), ClusterId(*found), ClusterId(*expected)
     )]
     OtherCluster {
         /// The file.
@@ -73,8 +75,8 @@ pub enum StorageError {
     },
     /// The file was written by another manager of the same cluster.
     #[error(
-        "{} belongs to another manager ({found:016x}, this is {expected:016x}); two managers must not share files",
-        path.display()
+        "{} belongs to another manager ({}, this is {}); two managers must not share files",
+        path.display(), NodeId(*found), NodeId(*expected)
     )]
     OtherNode {
         /// The file.
