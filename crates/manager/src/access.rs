@@ -149,8 +149,11 @@ mod tests {
 
     #[test]
     fn only_joining_needs_no_certificate() {
-        let open: Vec<&str> =
-            TABLE.iter().filter(|(_, admit)| *admit == Admit::Anyone).map(|(path, _)| *path).collect();
+        let open: Vec<&str> = TABLE
+            .iter()
+            .filter(|(_, admit)| *admit == Admit::Anyone)
+            .map(|(path, _)| *path)
+            .collect();
         assert_eq!(open, ["/cluster.ca.v1.Ca/Join"]);
         for (path, admit) in TABLE {
             let anonymous = check(path, None).map_err(|failure| failure.code);

@@ -1,6 +1,8 @@
 //! Joining and renewal: the only way to a certificate.
 
-use cluster_identity::{Ca, DEFAULT_VALIDITY, JoinSecret, JoinToken, Role, SecretPem, Subject, now_unix};
+use cluster_identity::{
+    Ca, DEFAULT_VALIDITY, JoinSecret, JoinToken, Role, SecretPem, Subject, now_unix,
+};
 use cluster_model::{Cluster, Command, NodeId, validate};
 use cluster_pb::ca::v1::ca_server::Ca as CaRpc;
 use cluster_pb::ca::v1::{JoinRequest, JoinResponse, RenewRequest, RenewResponse};
@@ -22,25 +24,38 @@ pub struct CaService {
 #[tonic::async_trait]
 impl CaRpc for CaService {
     async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinResponse>, Status> {
-        let address = request.extensions().get::<cluster_identity::PeerInfo>().map(|info| info.addr);
+        let address =
+            request.extensions().get::<cluster_identity::PeerInfo>().map(|info| info.addr);
         let request = request.into_inner();
         let name = request.name.clone();
         let response = self.admit(request).await.inspect_err(|failure| {
             tracing::warn!(?address, name, reason = %failure, "refused a joining machine");
         })?;
-        tracing::info!(?address, name, node_id = response.node_id, "gave a machine its certificate");
+        tracing::info!(
+            ?address,
+            name,
+            node_id = response.node_id,
+            "gave a machine its certificate"
+        );
         Ok(Response::new(response))
     }
 
-    async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<RenewResponse>, Status> {
+    async fn renew(
+        &self,
+        request: Request<RenewRequest>,
+    ) -> Result<Response<RenewResponse>, Status> {
         let peer = peer_of(&request)?;
         let view = self.context.read(false).await?;
         let cluster = cluster_of(&view.state)?;
-        if peer.role == Role::Worker {
-            let known = peer.node_id.parse::<NodeId>().ok().and_then(|id| view.state.node(id));
-            known.ok_or_else(|| {
-                Failure::new(Code::Removed, format!("node `{}` is not in the cluster", peer.node_id))
-            })?;
+        let id = peer.node_id.parse::<NodeId>().ok();
+        let member = match peer.role {
+            Role::Worker => id.is_some_and(|id| view.state.node(id).is_some()),
+            Role::Manager => id.is_some_and(|id| cluster.managers.contains_key(&id)),
+            Role::Admin => true,
+        };
+        if !member {
+            let message = format!("node `{}` is not in the cluster", peer.node_id);
+            return Err(Failure::new(Code::Removed, message).into());
         }
         let subject =
             Subject { role: peer.role, node_id: peer.node_id, cluster_id: cluster.id.to_string() };
@@ -53,9 +68,10 @@ impl CaRpc for CaService {
 impl CaService {
     async fn admit(&self, request: JoinRequest) -> Result<JoinResponse, Failure> {
         validate::name("name", &request.name)?;
-        let role: Role = request.role.parse().ok().filter(|role| *role != Role::Admin).ok_or_else(|| {
-            Failure::new(Code::InvalidField, "field `role`: use worker or manager")
-        })?;
+        let role: Role =
+            request.role.parse().ok().filter(|role| *role != Role::Admin).ok_or_else(|| {
+                Failure::new(Code::InvalidField, "field `role`: use worker or manager")
+            })?;
         let view = self.context.read(false).await?;
         let cluster = cluster_of(&view.state)?;
         check_token(cluster, role, &request.token)?;
@@ -112,7 +128,9 @@ fn check_token(cluster: &Cluster, role: Role, token: &str) -> Result<(), Failure
         let message = format!("the token is valid, but not for joining as a {role}");
         return Err(wrong(&message));
     }
-    Err(wrong("the token is not this cluster's present token: it was rotated, or is another cluster's"))
+    Err(wrong(
+        "the token is not this cluster's present token: it was rotated, or is another cluster's",
+    ))
 }
 
 fn check_clock(theirs_ms: u64) -> Result<(), Failure> {
@@ -122,7 +140,8 @@ fn check_clock(theirs_ms: u64) -> Result<(), Failure> {
     }
     let minutes = theirs_ms.abs_diff(ours_ms) / 60_000;
     let direction = if theirs_ms > ours_ms { "ahead of" } else { "behind" };
-    let message = format!("the joining machine's clock is {minutes} minutes {direction} the manager's");
+    let message =
+        format!("the joining machine's clock is {minutes} minutes {direction} the manager's");
     Err(Failure::new(Code::ClockOff, message))
 }
 

@@ -19,6 +19,8 @@ use crate::context::Context;
 
 /// Objects on a page unless fewer are asked for.
 const PAGE_MAX: usize = 1000;
+/// Bytes of a page, give or take one object: well under what clients read by default.
+const PAGE_BYTES: usize = 2 * 1024 * 1024;
 
 pub struct ControlService {
     pub context: Context,
@@ -78,9 +80,10 @@ impl Control for ControlService {
         live.sort_by(|a, b| a.spec.name.cmp(&b.spec.name));
         live.retain(|service| service.spec.name > request.after);
         let limit = page_limit(request.limit);
-        let next = live.get(limit).and(live.get(limit - 1)).map(|last| last.spec.name.clone());
-        let services =
-            live.iter().take(limit).map(|service| object::service(&view.state, service)).collect();
+        let services = live.iter().map(|service| object::service(&view.state, service));
+        let (services, more) = page(services, limit);
+        let last = services.last().filter(|_| more);
+        let next = last.and_then(|last| last.spec.as_ref()).map(|spec| spec.name.clone());
         let next = next.unwrap_or_default();
         Ok(Response::new(pb::ListServicesResponse { services, index: view.applied_index, next }))
     }
@@ -103,13 +106,14 @@ impl Control for ControlService {
         };
         tasks.retain(|task| node.is_none_or(|node| task.node == Some(node)));
         tasks.sort_by_key(|task| task.id);
-        if let Ok(after) = request.after.parse() {
+        if !request.after.is_empty() {
+            let not_an_id = |_| Failure::new(Code::InvalidField, "field `after`: is not a task id");
+            let after = request.after.parse().map_err(not_an_id)?;
             tasks.retain(|task| task.id > after);
         }
         let limit = page_limit(request.limit);
-        let next = tasks.get(limit).and(tasks.get(limit - 1)).map(|last| last.id.to_string());
-        let tasks = tasks.iter().take(limit).map(|task| object::task(state, task)).collect();
-        let next = next.unwrap_or_default();
+        let (tasks, more) = page(tasks.iter().map(|task| object::task(state, task)), limit);
+        let next = tasks.last().filter(|_| more).map(|last| last.id.clone()).unwrap_or_default();
         Ok(Response::new(pb::ListTasksResponse { tasks, index: view.applied_index, next }))
     }
 
@@ -180,6 +184,19 @@ fn page_limit(asked: u32) -> usize {
         Ok(asked @ 1..PAGE_MAX) => asked,
         _ => PAGE_MAX,
     }
+}
+
+/// The first objects, as many as a page may hold, and whether others follow.
+fn page<T: prost::Message>(objects: impl Iterator<Item = T>, limit: usize) -> (Vec<T>, bool) {
+    let (mut page, mut bytes) = (Vec::new(), 0);
+    for object in objects {
+        if page.len() >= limit || bytes >= PAGE_BYTES {
+            return (page, true);
+        }
+        bytes += object.encoded_len();
+        page.push(object);
+    }
+    (page, false)
 }
 
 fn cluster_of(state: &State) -> Result<&cluster_model::Cluster, Failure> {

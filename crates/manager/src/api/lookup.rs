@@ -49,7 +49,10 @@ fn by_prefix<'a, T>(
         (None, _) => Err(Failure::not_found(kind, text)),
         (Some(_), Some(_)) => {
             let shown: String = text.chars().take(20).collect();
-            Err(Failure::new(Code::Ambiguous, format!("several {kind}s have ids that begin with `{shown}`")))
+            Err(Failure::new(
+                Code::Ambiguous,
+                format!("several {kind}s have ids that begin with `{shown}`"),
+            ))
         }
     }
 }

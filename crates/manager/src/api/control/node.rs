@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use cluster_identity::{CaDigest, JoinSecret, JoinToken, Role};
 use cluster_model::cluster::Secret;
-use cluster_model::{Command, NodeId, NodeSpec, NodeState, Reply};
+use cluster_model::{Command, Manager, NodeId, NodeSpec, NodeState, Reply};
 use cluster_pb::control::v1 as pb;
 use cluster_pb::types::v1 as types;
 use cluster_wire::{Code, Failure, object};
 
-use super::{ControlService, cluster_of, page_limit};
+use super::{ControlService, cluster_of, page, page_limit};
 use crate::api::lookup;
 use crate::context::chain;
 use crate::raft::View;
@@ -24,31 +24,35 @@ impl ControlService {
     ) -> Result<pb::ListNodesResponse, Failure> {
         let view = self.context.read(request.stale).await?;
         let mut all: Vec<types::Node> = Vec::with_capacity(view.state.node_count());
-        all.extend(self.managers_as_nodes(&view).await);
+        all.extend(self.managers_as_nodes(&view, |_, _| true).await);
         all.extend(view.state.nodes().map(|node| object::node(&view.state, node)));
         all.sort_by(|a, b| (&a.name, &a.id).cmp(&(&b.name, &b.id)));
         all.retain(|node| node.name > request.after);
-        let limit = page_limit(request.limit);
-        let next = all.get(limit).and(all.get(limit - 1)).map(|last| last.name.clone());
-        all.truncate(limit);
-        let next = next.unwrap_or_default();
-        Ok(pb::ListNodesResponse { nodes: all, index: view.applied_index, next })
+        let (nodes, more) = page(all.into_iter(), page_limit(request.limit));
+        let next = nodes.last().filter(|_| more).map(|last| last.name.clone()).unwrap_or_default();
+        Ok(pb::ListNodesResponse { nodes, index: view.applied_index, next })
     }
 
     pub(super) async fn find_node(&self, view: &View, text: &str) -> Result<types::Node, Failure> {
-        let mut managers = self.managers_as_nodes(view).await;
-        if let Some(at) = managers.iter().position(|node| node.name == text || node.id == text) {
-            return Ok(managers.swap_remove(at));
+        let named = |id: NodeId, manager: &Manager| manager.name == text || id.to_string() == text;
+        if let Some(manager) = self.managers_as_nodes(view, named).await.pop() {
+            return Ok(manager);
         }
         Ok(object::node(&view.state, lookup::node(&view.state, text)?))
     }
 
-    async fn managers_as_nodes(&self, view: &View) -> Vec<types::Node> {
+    async fn managers_as_nodes(
+        &self,
+        view: &View,
+        wanted: impl Fn(NodeId, &Manager) -> bool,
+    ) -> Vec<types::Node> {
         let Some(cluster) = view.state.cluster() else { return Vec::new() };
         let leader = self.context.raft.leader().map(|(id, _)| id);
-        let looks = cluster.managers.iter().map(|(id, manager)| self.reaches(*id, manager));
+        let managers: Vec<(&NodeId, &Manager)> =
+            cluster.managers.iter().filter(|(id, manager)| wanted(**id, manager)).collect();
+        let looks = managers.iter().map(|(id, manager)| self.reaches(**id, manager));
         let reached = futures::future::join_all(looks).await;
-        let node = |(id, manager): (&NodeId, &cluster_model::Manager), up: bool| {
+        let node = |(id, manager): (&NodeId, &Manager), up: bool| {
             let status = match (leader == Some(*id), up) {
                 (true, _) => "leader",
                 (false, true) => "follower",
@@ -69,11 +73,11 @@ impl ControlService {
                 ..Default::default()
             }
         };
-        cluster.managers.iter().zip(reached).map(|(entry, up)| node(entry, up)).collect()
+        managers.into_iter().zip(reached).map(|(entry, up)| node(entry, up)).collect()
     }
 
     /// Whether a manager's port answers this one, now.
-    async fn reaches(&self, id: NodeId, manager: &cluster_model::Manager) -> bool {
+    async fn reaches(&self, id: NodeId, manager: &Manager) -> bool {
         if id == self.context.node_id {
             return true;
         }
@@ -107,11 +111,49 @@ impl ControlService {
         request: pb::RemoveNodeRequest,
     ) -> Result<pb::RemoveNodeResponse, Failure> {
         let view = self.context.read(false).await?;
+        let named = |id: NodeId, manager: &Manager| {
+            manager.name == request.node || id.to_string() == request.node
+        };
+        let managers = view.state.cluster().map(|cluster| &cluster.managers);
+        let manager = managers.and_then(|all| all.iter().find(|(id, known)| named(**id, known)));
+        if let Some((id, manager)) = manager {
+            self.drop_manager(*id, manager, request.force).await?;
+            return Ok(pb::RemoveNodeResponse { id: id.to_string() });
+        }
         let id = lookup::node(&view.state, &request.node)?.id;
         let at_ms = self.context.clock.now_ms();
         self.context.propose(Command::RemoveNode { id, force: request.force, at_ms }).await?;
         tracing::info!(node_id = %id, "node removed");
         Ok(pb::RemoveNodeResponse { id: id.to_string() })
+    }
+
+    /// Takes a manager out of the group. Out of consensus first: until both are done it is still
+    /// listed, and removing it again finishes what was begun.
+    async fn drop_manager(
+        &self,
+        id: NodeId,
+        manager: &Manager,
+        force: bool,
+    ) -> Result<(), Failure> {
+        if id == self.context.node_id {
+            let message = format!(
+                "manager `{}` is the one that answers; remove it through another manager",
+                manager.name
+            );
+            return Err(Failure::new(Code::NodeReady, message));
+        }
+        if !force && self.reaches(id, manager).await {
+            let message = format!(
+                "manager `{}` is running; stop it first, or force its removal",
+                manager.name
+            );
+            return Err(Failure::new(Code::NodeReady, message));
+        }
+        let failed = |error| Failure::new(Code::NoLeader, chain(&error));
+        self.context.raft.remove_manager(id).await.map_err(failed)?;
+        self.context.propose(Command::RemoveManager { id }).await?;
+        tracing::info!(node_id = %id, name = manager.name, "manager removed");
+        Ok(())
     }
 
     pub(super) async fn cluster(
@@ -161,7 +203,9 @@ impl ControlService {
         let role = match request.role.as_str() {
             "worker" => Role::Worker,
             "manager" => Role::Manager,
-            _ => return Err(Failure::new(Code::InvalidField, "field `role`: use worker or manager")),
+            _ => {
+                return Err(Failure::new(Code::InvalidField, "field `role`: use worker or manager"));
+            }
         };
         if request.rotate {
             let fresh = JoinSecret::generate()

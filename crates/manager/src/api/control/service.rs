@@ -51,7 +51,9 @@ impl ControlService {
 
 /// Decodes and validates before anything is proposed, so that what is plainly wrong costs the
 /// group nothing; `apply` checks again.
-fn decode(spec: Option<cluster_pb::types::v1::ServiceSpec>) -> Result<cluster_model::ServiceSpec, Failure> {
+fn decode(
+    spec: Option<cluster_pb::types::v1::ServiceSpec>,
+) -> Result<cluster_model::ServiceSpec, Failure> {
     let missing = || Failure::new(Code::InvalidField, "field `spec`: is missing");
     let spec = spec::service_spec_from_pb(spec.ok_or_else(missing)?)?;
     validate::service(&spec)?;
