@@ -193,7 +193,8 @@ impl Tracker {
         });
         let shown = service.desired.min(SLOTS_MAX);
         let mut by_slot: BTreeMap<u32, Seen<'_>> = BTreeMap::new();
-        for task in tasks.iter().filter(|task| task.slot <= shown) {
+        let numbers = slot_numbers(tasks, shown);
+        for task in tasks.iter().filter(|task| numbers.contains(&task.slot)) {
             let seen = by_slot.entry(task.slot).or_default();
             if !current(&task) {
                 seen.outdated = seen.outdated.or(Some(task)).filter(|task| fills(task));
@@ -204,8 +205,8 @@ impl Tracker {
                 seen.failed.push(task);
             }
         }
-        self.slots.retain(|slot, _| *slot <= shown);
-        for slot in 1..=shown {
+        self.slots.retain(|slot, _| numbers.contains(slot));
+        for slot in numbers {
             let seen = by_slot.remove(&slot).unwrap_or_default();
             if self.slots.entry(slot).or_insert_with(|| Slot::new(slot, now)).observe(&seen, now) {
                 self.moved = now;
@@ -352,6 +353,20 @@ fn stuck(number: u32, slot: &Slot) -> String {
         "" => format!("slot {number}: {state}"),
         detail => format!("slot {number}: {state}, {detail}"),
     }
+}
+
+/// The slots that a service of so many replicas has: those with tasks that are not being removed,
+/// and as many of the lowest free numbers as are missing. A scale-down may leave gaps.
+fn slot_numbers(tasks: &[pb::Task], replicas: u32) -> BTreeSet<u32> {
+    let wanted = usize::try_from(replicas).unwrap_or(usize::MAX);
+    let kept = tasks.iter().filter(|task| task.desired_state != "remove");
+    let claimed: BTreeSet<u32> = kept.map(|task| task.slot).collect();
+    let mut numbers: BTreeSet<u32> = claimed.into_iter().take(wanted).collect();
+    let mut free = 1..;
+    while numbers.len() < wanted {
+        numbers.extend(free.next());
+    }
+    numbers
 }
 
 #[cfg(test)]
