@@ -12,7 +12,7 @@ fn main() -> ExitCode {
         LogFormat::Text => telemetry::LogFormat::Text,
         LogFormat::Json => telemetry::LogFormat::Json,
     };
-    if let Err(error) = telemetry::init(format, "info,openraft=warn") {
+    if let Err(error) = telemetry::init(format, "info,openraft=error") {
         return fail(&error.into());
     }
     let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
