@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use cluster_lab::{Lab, LabOptions, Process, Role};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::cargo;
@@ -203,6 +205,11 @@ fn processes_naming(folder: &Path) -> Vec<String> {
         line.contains(&needle).then(|| format!("process {pid} ({})", line.trim()))
     });
     lines.collect()
+}
+
+/// SIGKILL to a process of this machine, as a crash would end it.
+pub fn kill_process(pid: i32) -> Result<()> {
+    kill(Pid::from_raw(pid), Signal::SIGKILL).with_context(|| format!("killing process {pid}"))
 }
 
 /// One GET; the body of a 200.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 
 use crate::cargo;
-use crate::cluster::{Cluster, Replica};
+use crate::cluster::{Cluster, Replica, kill_process};
 use crate::image;
 use crate::interrupt;
 use crate::phases::Phases;
@@ -106,7 +106,7 @@ fn kill_container(cluster: &Cluster, replicas: &[Replica]) -> Result<Vec<Replica
         victim.slot, victim.node, process.pid
     ));
     let step = Instant::now();
-    signal_kill(process.pid)?;
+    kill_process(process.pid)?;
     let replicas = wait_for_two(cluster, |replica, victim| replica.task != victim, &victim.task)?;
     told(step.elapsed(), &replaced(&replicas, &victim.slot));
     Ok(replicas)
@@ -175,11 +175,6 @@ fn replaced(replicas: &[Replica], slot: &str) -> String {
         || "two replicas answer again".to_owned(),
         |replica| format!("slot {slot} answers again, as a new task on {}", replica.node),
     )
-}
-
-/// The machine's own `kill`, as an administrator would.
-fn signal_kill(pid: i32) -> Result<()> {
-    cargo::run(std::process::Command::new("kill").args(["-9", &pid.to_string()]))
 }
 
 fn say(line: &str) {

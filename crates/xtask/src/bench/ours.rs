@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use cluster_lab::Role;
 
 use crate::cargo;
-use crate::cluster::{Cluster, Replica};
+use crate::cluster::{Cluster, Replica, kill_process};
 
 use super::figures::{Contender, Figure, Report};
 use super::idle;
@@ -83,7 +83,7 @@ fn create_and_exit(cluster: &Cluster, report: &mut Report) -> Result<()> {
     let victim = replicas[0].clone();
     let process = cluster.web_process(&victim.node)?;
     let begin = Instant::now();
-    cargo::run(std::process::Command::new("kill").args(["-9", &process.pid.to_string()]))?;
+    kill_process(process.pid)?;
     let (slot, task) = (victim.slot, victim.task);
     cluster.visit_until(PATIENCE, move |seen| {
         seen.values().any(|replica| replica.slot == slot && replica.task != task)

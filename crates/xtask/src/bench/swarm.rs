@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail, ensure};
 use cluster_lab::{Lab, LabOptions, Machine, Role};
 use serde_json::Value;
 
-use crate::cargo;
+use crate::cluster::kill_process;
 
 use super::figures::{Contender, Figure, Report};
 use super::idle;
@@ -224,7 +224,7 @@ impl Swarm {
             .filter(|process| process.argv.first().is_some_and(|program| program == "/web"));
         let process = webs.next().with_context(|| format!("no web server runs on {node}"))?;
         let begin = Instant::now();
-        cargo::run(std::process::Command::new("kill").args(["-9", &process.pid.to_string()]))?;
+        kill_process(process.pid)?;
         self.until_running(&speaker, |tasks| {
             tasks.iter().any(|task| task.slot == victim.slot && task.id != victim.id)
         })?;
