@@ -1,0 +1,95 @@
+//! Workers that fall silent, and leaders that die.
+
+use std::time::{Duration, Instant};
+
+use crate::harness::{Cluster, LEASE, eventually};
+
+#[tokio::test]
+async fn a_silent_worker_is_replaced_and_told_when_it_is_back() {
+    let cluster = Cluster::new().await;
+    let manager = &cluster.managers[0];
+    let silent = cluster.worker("worker-1").await;
+    let mut first = silent.ready(manager).await;
+    let id = cluster.service("web", 1, 8080).await;
+    let lost = first.run(1).await.remove(0);
+    let mut second = cluster.worker("worker-2").await.ready(manager).await;
+
+    first.fall_silent();
+    let begun = Instant::now();
+    second.until("the replacement", |known| known.assignments.len() == 1).await;
+    assert!(begun.elapsed() >= LEASE / 2, "it is believed alive for its lease");
+    assert!(begun.elapsed() < LEASE * 2, "took {:?}", begun.elapsed());
+    assert_eq!(cluster.node(0, "worker-1").await.state, "down");
+    let tasks = cluster.tasks(0, &id).await;
+    let old = tasks.iter().find(|task| task.id == lost).unwrap();
+    assert_eq!(old.observed_state, "lost");
+
+    // Its session is still open: one word makes it ready again and its stale task stops.
+    first.acknowledge(0).await;
+    first.until("the stale task's end", |known| known.desired(&lost) == Some("shutdown")).await;
+    eventually("the node to be ready", async || {
+        (cluster.node(0, "worker-1").await.state == "ready").then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn sessions_outlive_their_leader_and_losses_are_noticed_across_it() {
+    let mut cluster = Cluster::of(3).await;
+    let leader = cluster.leader(0).await.unwrap();
+    let others: Vec<usize> = (0..3).filter(|place| *place != leader).collect();
+    let stays = cluster.worker("worker-1").await;
+    let (silent, unknown) = (cluster.worker("worker-2").await, cluster.worker("worker-3").await);
+    let mut first = stays.ready(&cluster.managers[others[0]]).await;
+    let mut second = silent.ready(&cluster.managers[others[1]]).await;
+    // Only the leader ever heard this one.
+    let mut third = unknown.ready(&cluster.managers[leader]).await;
+    for name in ["worker-1", "worker-2", "worker-3"] {
+        eventually("ready nodes", async || {
+            (cluster.node(others[0], name).await.state == "ready").then_some(())
+        })
+        .await;
+    }
+    assert_eq!(first.heard.managers.len(), 3);
+    cluster.service("web", 3, 8080).await;
+    let kept = first.run(1).await;
+    second.run(1).await;
+    third.run(1).await;
+
+    second.fall_silent();
+    third.fall_silent();
+    cluster.managers[leader].kill();
+    let begun = Instant::now();
+    first.until("the replacements", |known| known.assignments.len() == 3).await;
+    let took = begun.elapsed();
+    assert!(took >= LEASE / 2, "took only {took:?}");
+    assert!(took < LEASE + Duration::from_secs(1), "took {took:?}");
+    assert_eq!(first.heard.desired(&kept[0]), Some("running"));
+    for (name, state) in [("worker-1", "ready"), ("worker-2", "down"), ("worker-3", "down")] {
+        assert_eq!(cluster.node(others[0], name).await.state, state, "{name}");
+    }
+
+    // The dead manager can be taken out, and workers hear of it.
+    let name = format!("manager-{}", leader + 1);
+    let remove = cluster_pb::control::v1::RemoveNodeRequest { node: name, force: false };
+    cluster.control(others[0]).remove_node(remove).await.unwrap();
+    first.until("news of the managers", |known| known.managers.len() == 2).await;
+}
+
+#[tokio::test]
+async fn a_manager_without_a_leader_lets_its_workers_go() {
+    let mut cluster = Cluster::of(3).await;
+    let leader = cluster.leader(0).await.unwrap();
+    let others: Vec<usize> = (0..3).filter(|place| *place != leader).collect();
+    let worker = cluster.worker("worker-1").await;
+    let mut session = worker.ready(&cluster.managers[others[0]]).await;
+    // One of three left: no majority, no leader.
+    cluster.managers[leader].kill();
+    cluster.managers[others[1]].kill();
+    let begun = Instant::now();
+    session.end().await;
+    assert!(begun.elapsed() < LEASE, "took {:?}", begun.elapsed());
+    // It may come back, and is kept for a while: there is no better manager.
+    let mut again = worker.open(&cluster.managers[others[0]]).await;
+    again.until("a welcome", |known| known.full).await;
+}

@@ -1,0 +1,12 @@
+//! A manager as its clients see it: real processes, real certificates, the gRPC API, and workers
+//! that are played by the tests.
+
+#![allow(clippy::unwrap_used)]
+
+mod harness;
+
+mod api;
+mod leases;
+mod logs;
+mod sessions;
+mod strangers;
