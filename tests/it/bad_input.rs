@@ -17,12 +17,12 @@ fn bad_service_specs_are_refused_with_field_and_fix() {
         all.extend(args);
         cluster.ctl(&all)
     };
-    let big = format!("BIG={}", "x".repeat(100 * 1024));
-    let mut environment = vec!["--name", "env"];
-    for _ in 0..15 {
-        environment.extend(["--env", big.as_str()]);
-    }
-    environment.push("web:1");
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    let lines: String =
+        (0..50).map(|number| format!("BIG{number}={}\n", "x".repeat(100 * 1024))).collect();
+    std::fs::write(file.path(), lines).expect("5 MB of environment");
+    let path = file.path().display().to_string();
+    let environment = ["--name", "env", "--env-file", path.as_str(), "web:1"];
     let table: &[(&[&str], &str)] = &[
         (&["--name", "a", "--replicas", "-1", "web:1"], "replicas"),
         (&["--name", "a", "--replicas", "1000000000", "web:1"], "replicas"),
@@ -121,8 +121,7 @@ fn wrong_tokens_ports_and_garbage_do_no_harm() {
     let wrong = text.replace(&manager, &format!("{}:7101", cluster.address("worker-1")));
     let file = tempfile::NamedTempFile::new().expect("a file");
     std::fs::write(file.path(), wrong).expect("written");
-    let path = file.path().display().to_string();
-    let ran = cluster.ctl(&["--context-file", &path, "service", "ls"]);
+    let ran = cluster.ctl_with(Place::Client, file.path(), &["service", "ls"]);
     assert_eq!(ran.code, 3, "{ran:?}");
 }
 

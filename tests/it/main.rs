@@ -3,5 +3,6 @@
 mod bad_input;
 mod failures;
 mod folders;
+mod images;
 mod services;
 mod strangers;

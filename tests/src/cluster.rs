@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
+use std::path::Path;
 use std::process::Output;
 use std::time::Duration;
 
@@ -94,15 +95,19 @@ impl Cluster {
     }
 
     pub fn ctl_from(&self, place: Place<'_>, args: &[&str]) -> Ran {
+        self.ctl_with(place, &self.lab().client_context_file(), args)
+    }
+
+    /// Runs `clusterctl` with a context file of one's own.
+    pub fn ctl_with(&self, place: Place<'_>, context: &Path, args: &[&str]) -> Ran {
         let program = install::bin_dir().join("clusterctl");
-        let context = self.lab().client_context_file();
         let mut argv = vec![
             program.display().to_string(),
             "--context-file".to_owned(),
             context.display().to_string(),
         ];
         argv.extend(args.iter().map(|arg| (*arg).to_owned()));
-        ran(self.lab().exec_output(place, &argv).expect("clusterctl starts"))
+        self.lab().exec_output(place, &argv).expect("clusterctl starts").into()
     }
 
     /// Runs `clusterctl`, which must succeed; answers what it printed.
@@ -257,11 +262,13 @@ impl Drop for Cluster {
     }
 }
 
-fn ran(output: Output) -> Ran {
-    Ran {
-        code: output.status.code().unwrap_or(-1),
-        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+impl From<Output> for Ran {
+    fn from(output: Output) -> Self {
+        Self {
+            code: output.status.code().unwrap_or(-1),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
     }
 }
 

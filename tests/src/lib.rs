@@ -5,6 +5,7 @@
 
 pub mod cluster;
 pub mod http;
+pub mod image;
 pub mod install;
 pub mod manager;
 pub mod wait;

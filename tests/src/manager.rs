@@ -225,16 +225,7 @@ impl Drop for Manager<'_> {
 
 /// Runs `clusterctl` with a context file.
 pub fn ctl(context: &Path, args: &[&str]) -> Ran {
-    let output = Command::new(install::bin_dir().join("clusterctl"))
-        .arg("--context-file")
-        .arg(context)
-        .args(args)
-        .stdin(Stdio::null())
-        .output()
-        .expect("clusterctl runs");
-    Ran {
-        code: output.status.code().unwrap_or(-1),
-        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-    }
+    let mut command = Command::new(install::bin_dir().join("clusterctl"));
+    command.arg("--context-file").arg(context).args(args).stdin(Stdio::null());
+    command.output().expect("clusterctl runs").into()
 }
