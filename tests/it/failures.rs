@@ -113,7 +113,7 @@ fn a_killed_agent_adopts_its_containers_and_tells_what_it_missed() {
         .filter(|task| ids(&before).contains(&task.id) && !ids(&after).contains(&task.id))
         .collect();
     assert_eq!(gone.len(), 1);
-    assert!(["failed", "lost"].contains(&gone[0].observed.as_str()), "{gone:?}");
+    assert_eq!((gone[0].observed.as_str(), gone[0].exit_code), ("failed", Some(137)), "{gone:?}");
     cluster.wait_answers(address, 80, &ids(&after), SOON);
 }
 
@@ -218,6 +218,103 @@ fn a_lost_leader_costs_no_write_and_no_task() {
     // Followers answer reads and take writes.
     let context = cluster.json(&["cluster", "info"]);
     assert_eq!(context["managers"].as_array().map(Vec::len), Some(3), "{context}");
+}
+
+#[test]
+fn writes_acknowledged_while_leaders_die_are_never_lost() {
+    let cluster = Cluster::up("writes", 3, 0);
+    let mut acknowledged = Vec::new();
+    let mut create = |number: usize| {
+        let name = format!("s{number}");
+        let ran = cluster.ctl(&[
+            "service",
+            "create",
+            "--detach",
+            "--name",
+            &name,
+            "--replicas",
+            "0",
+            "web:1",
+        ]);
+        // A failure means unknown: the write may be there or not.
+        if ran.code == 0 {
+            acknowledged.push(name);
+        }
+        ran
+    };
+    for round in 0..2 {
+        let leader = cluster.leader();
+        let lab = cluster.lab();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                // Somewhere in the middle of the writes.
+                std::thread::sleep(Duration::from_millis(300));
+                lab.kill(&leader).expect("power-off");
+            });
+            for number in 0..20 {
+                create(round * 100 + number);
+            }
+        });
+        cluster.lab().start(&leader).expect("power on");
+        let mut number = round * 100 + 20;
+        until("writes work again", SOON, || {
+            number += 1;
+            let ran = create(number);
+            if ran.code == 0 { Ok(()) } else { Err(format!("{ran:?}")) }
+        });
+    }
+    let services = cluster.json(&["service", "ls"]);
+    let names: BTreeSet<&str> =
+        services.as_array().into_iter().flatten().filter_map(|s| s["name"].as_str()).collect();
+    let lost: Vec<&String> =
+        acknowledged.iter().filter(|name| !names.contains(name.as_str())).collect();
+    assert!(lost.is_empty(), "acknowledged and lost: {lost:?}");
+    assert!(acknowledged.len() > 20, "only {} of 40 writes worked", acknowledged.len());
+}
+
+#[test]
+fn a_leader_that_hangs_is_replaced_and_yields_when_it_wakes() {
+    let cluster = Cluster::up("hang", 3, 1);
+    let before = web(&cluster, "2");
+    let old = cluster.leader();
+    cluster.lab().pause(&old).expect("paused");
+    until("a write works", SOON, || {
+        let ran = cluster.ctl(&["service", "scale", "--detach", "web=3"]);
+        if ran.code == 0 { Ok(()) } else { Err(format!("{ran:?}")) }
+    });
+    let running = cluster.wait_running("web", 3, SOON);
+    assert!(ids(&before).is_subset(&ids(&running)), "no task was restarted");
+    cluster.lab().resume(&old).expect("resumed");
+    assert_ne!(cluster.leader(), old, "it does not take the lead back by itself");
+    cluster.good(&["service", "scale", "web=2"]);
+    cluster.wait_running("web", 2, SOON);
+}
+
+#[test]
+fn a_task_that_eats_too_much_memory_says_so_and_is_replaced() {
+    let cluster = Cluster::up("oom", 1, 1);
+    cluster.good(&[
+        "service",
+        "create",
+        "--name",
+        "web",
+        "--publish",
+        "80:80",
+        "--limit-memory",
+        "24M",
+        "web:1",
+    ]);
+    let victim = cluster.wait_running("web", 1, SOON).remove(0);
+    let address = cluster.address("worker-1");
+    until("an answer", SOON, || cluster.get(address, 80, "/"));
+    assert!(cluster.get(address, 80, "/eat?mb=200").is_err(), "it was not killed");
+    until("a replacement, and the reason", SOON, || {
+        let tasks = cluster.tasks("web");
+        let dead = tasks.iter().find(|task| task.id == victim.id);
+        let told = dead.is_some_and(|task| task.error.to_lowercase().contains("memory"));
+        let running = tasks.iter().filter(|task| task.is_running()).count();
+        if told && running == 1 { Ok(()) } else { Err(format!("{tasks:?}")) }
+    });
 }
 
 #[test]

@@ -6,3 +6,4 @@ mod folders;
 mod images;
 mod services;
 mod strangers;
+mod traffic;

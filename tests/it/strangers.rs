@@ -4,11 +4,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use cluster_identity::{
-    Ca, ChannelOptions, Context, Identity, JoinToken, KeyAndCsr, Role, Subject, TlsClient, connect,
-    now_unix,
+    Ca, ChannelOptions, Context, Identity, JoinToken, KeyAndCsr, Role, Subject, TlsClient,
+    TlsIdentity, connect, now_unix,
 };
 use cluster_pb::ca::v1::JoinRequest;
 use cluster_pb::ca::v1::ca_client::CaClient;
+use cluster_pb::control::v1::control_client::ControlClient;
+use cluster_pb::control::v1::{GetServiceRequest, UpdateServiceRequest};
 use cluster_tests::manager::{Folder, ctl};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -76,6 +78,36 @@ fn clusterctl_says_what_is_wrong_with_its_certificate_or_address() {
     }
     refused(&contexts.path().join("absent.json"), &[1, 2], &["absent.json"]);
     assert!(manager.services().is_empty());
+}
+
+/// Two users read the same version of a service; the second to change it is told.
+#[test]
+fn an_update_of_a_version_that_moved_on_is_refused() {
+    let cluster = Folder::new();
+    let manager = cluster.start(&["--bootstrap"]);
+    manager.write("web");
+    let context = Context::load(&cluster.file("admin.json")).expect("the context");
+    let identity = TlsIdentity::new(context.identity().expect("an identity")).expect("usable");
+    let address = cluster.address();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.expect("a runtime").block_on(async move {
+        let client = TlsClient::manager(&identity);
+        let channel = connect(&address, &client, &ChannelOptions::default()).await;
+        let mut control = ControlClient::new(channel.expect("a connection"));
+        let read =
+            control.get_service(GetServiceRequest { service: "web".into(), ..Default::default() });
+        let service = read.await.expect("the service").into_inner().service.expect("the service");
+        let update = UpdateServiceRequest {
+            id: service.id.clone(),
+            version: service.version,
+            spec: service.spec.clone(),
+        };
+        control.update_service(update.clone()).await.expect("the first is taken");
+        let status = control.update_service(update).await.expect_err("the second is not");
+        let code = status.metadata().get("cluster-error-code").map(|code| code.as_bytes().to_vec());
+        assert_eq!(code.as_deref(), Some(&b"E0105"[..]), "{status:?}");
+        assert!(status.message().contains("read it again"), "{status:?}");
+    });
 }
 
 /// A server that speaks first and is no cluster's, such as one for mail.

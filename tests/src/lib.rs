@@ -8,7 +8,9 @@ pub mod http;
 pub mod image;
 pub mod install;
 pub mod manager;
+pub mod traffic;
 pub mod wait;
 
 pub use cluster::{Cluster, Ran, Task};
+pub use traffic::Traffic;
 pub use wait::{eventually, until};
