@@ -18,6 +18,8 @@ use cluster_pb::control::v1::control_client::ControlClient;
 use cluster_pb::types::v1 as types;
 use cluster_wire::Code;
 use cluster_wire::error::code_of;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use tempfile::TempDir;
 use tonic::transport::Channel;
 use tonic::{Response, Status};
@@ -49,6 +51,11 @@ impl Manager {
             .spawn()
             .unwrap();
         Self { address, data, child }
+    }
+
+    /// Stops the process in its tracks, or lets it go on.
+    pub fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.child.id().cast_signed()), signal).unwrap();
     }
 
     pub fn kill(&mut self) {

@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use crate::harness::{Cluster, LEASE, eventually};
+use nix::sys::signal::Signal;
+
+use crate::harness::{Cluster, Known, LEASE, eventually};
 
 #[tokio::test]
 async fn a_silent_worker_is_replaced_and_told_when_it_is_back() {
@@ -92,4 +94,42 @@ async fn a_manager_without_a_leader_lets_its_workers_go() {
     // It may come back, and is kept for a while: there is no better manager.
     let mut again = worker.open(&cluster.managers[others[0]]).await;
     again.until("a welcome", |known| known.full).await;
+}
+
+#[tokio::test]
+async fn a_manager_that_stood_still_blames_nobody() {
+    let cluster = Cluster::new().await;
+    let manager = &cluster.managers[0];
+    let worker = cluster.worker("worker-1").await;
+    let mut session = worker.ready(manager).await;
+    cluster.service("web", 1, 8080).await;
+    let task = session.run(1).await.remove(0);
+
+    // What the worker says meanwhile takes its time to come through.
+    session.fall_silent();
+    manager.signal(Signal::SIGSTOP);
+    // Longer than a lease, and shorter than a session outlives silence.
+    tokio::time::sleep(LEASE * 3 / 2).await;
+    manager.signal(Signal::SIGCONT);
+    let wrong = "a worker that never was silent is taken for dead";
+    let stopped = |known: &Known| known.desired(&task) != Some("running");
+    session.never(LEASE / 4, wrong, stopped).await;
+    session.speak_again();
+    session.never(LEASE, wrong, stopped).await;
+    assert_eq!(cluster.tasks(0, "web").await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_report_on_its_way_survives_the_leader() {
+    let mut cluster = Cluster::of(3).await;
+    let leader = cluster.leader(0).await.unwrap();
+    let other = (leader + 1) % 3;
+    let worker = cluster.worker("worker-1").await;
+    let mut session = worker.ready(&cluster.managers[other]).await;
+    cluster.service("web", 1, 8080).await;
+    session.until("an assignment", |known| known.assignments.len() == 1).await;
+    let task = session.heard.assignments.keys().next().unwrap().clone();
+    cluster.managers[leader].kill();
+    session.becomes(&task, "running").await;
+    assert_eq!(cluster.tasks(other, "web").await[0].observed_state, "running");
 }

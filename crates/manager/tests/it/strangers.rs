@@ -82,6 +82,11 @@ async fn members_renew_and_removed_ones_do_not() {
     cluster.control(0).remove_node(remove).await.unwrap();
     assert_eq!(refusal(ca.renew(renew()).await).0, Code::Removed);
 
+    // The daemons of one machine may share its name: then only their ids tell.
+    join(address, &cluster.token("worker").await, "worker", "manager-1").await.unwrap();
+    let remove = control::RemoveNodeRequest { node: "manager-1".into(), force: true };
+    assert_eq!(refusal(cluster.control(0).remove_node(remove).await).0, Code::Ambiguous);
+
     // A manager's certificate alone makes no member, and a name or an address has one owner.
     let token = cluster.token("manager").await;
     let second = join(address, &token, "manager", "manager-2").await.unwrap();

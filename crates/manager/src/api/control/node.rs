@@ -10,7 +10,7 @@ use cluster_pb::types::v1 as types;
 use cluster_wire::{Code, Failure, object};
 
 use super::{ControlService, cluster_of, page, page_limit};
-use crate::api::lookup;
+use crate::api::lookup::{self, Member};
 use crate::context::chain;
 use crate::raft::View;
 
@@ -34,11 +34,13 @@ impl ControlService {
     }
 
     pub(super) async fn find_node(&self, view: &View, text: &str) -> Result<types::Node, Failure> {
-        let named = |id: NodeId, manager: &Manager| manager.name == text || id.to_string() == text;
-        if let Some(manager) = self.managers_as_nodes(view, named).await.pop() {
-            return Ok(manager);
+        match lookup::member(&view.state, text)? {
+            Member::Worker(node) => Ok(object::node(&view.state, node)),
+            Member::Manager(id, _) => {
+                let found = self.managers_as_nodes(view, |other, _| other == id).await.pop();
+                found.ok_or_else(|| Failure::not_found("node", text))
+            }
         }
-        Ok(object::node(&view.state, lookup::node(&view.state, text)?))
     }
 
     async fn managers_as_nodes(
@@ -111,16 +113,13 @@ impl ControlService {
         request: pb::RemoveNodeRequest,
     ) -> Result<pb::RemoveNodeResponse, Failure> {
         let view = self.context.read(false).await?;
-        let named = |id: NodeId, manager: &Manager| {
-            manager.name == request.node || id.to_string() == request.node
+        let id = match lookup::member(&view.state, &request.node)? {
+            Member::Worker(node) => node.id,
+            Member::Manager(id, manager) => {
+                self.drop_manager(id, manager, request.force).await?;
+                return Ok(pb::RemoveNodeResponse { id: id.to_string() });
+            }
         };
-        let managers = view.state.cluster().map(|cluster| &cluster.managers);
-        let manager = managers.and_then(|all| all.iter().find(|(id, known)| named(**id, known)));
-        if let Some((id, manager)) = manager {
-            self.drop_manager(*id, manager, request.force).await?;
-            return Ok(pb::RemoveNodeResponse { id: id.to_string() });
-        }
-        let id = lookup::node(&view.state, &request.node)?.id;
         let at_ms = self.context.clock.now_ms();
         self.context.propose(Command::RemoveNode { id, force: request.force, at_ms }).await?;
         tracing::info!(node_id = %id, "node removed");
@@ -204,7 +203,10 @@ impl ControlService {
             "worker" => Role::Worker,
             "manager" => Role::Manager,
             _ => {
-                return Err(Failure::new(Code::InvalidField, "field `role`: use worker or manager"));
+                return Err(Failure::new(
+                    Code::InvalidField,
+                    "field `role`: use worker or manager",
+                ));
             }
         };
         if request.rotate {

@@ -46,31 +46,17 @@ impl Worker {
     pub async fn open(&self, manager: &Manager) -> Session {
         let channel = channel(&manager.address, &self.identity);
         let (out, receiver) = mpsc::channel(64);
-        let say = |item| pb::WorkerMessage { item: Some(item) };
         out.send(say(Said::Hello(self.hello()))).await.unwrap();
         let inbound = DispatcherClient::new(channel.clone())
             .session(ReceiverStream::new(receiver))
             .await
             .unwrap()
             .into_inner();
-        let beat = tokio::spawn({
-            let out = out.clone();
-            async move {
-                let mut period = tokio::time::interval(Duration::from_millis(200));
-                loop {
-                    period.tick().await;
-                    let heartbeat = Said::Heartbeat(pb::Heartbeat::default());
-                    if out.send(say(heartbeat)).await.is_err() {
-                        return;
-                    }
-                }
-            }
-        });
         Session {
             channel,
+            beat: tokio::spawn(beat(out.clone())),
             out,
             inbound,
-            beat,
             sequence: 0,
             said: Vec::new(),
             heard: Known::default(),
@@ -82,6 +68,20 @@ impl Worker {
         let mut session = self.open(manager).await;
         session.until("the full sets", |known| known.full && known.endpoints.is_some()).await;
         session
+    }
+}
+
+fn say(item: Said) -> pb::WorkerMessage {
+    pb::WorkerMessage { item: Some(item) }
+}
+
+async fn beat(out: mpsc::Sender<pb::WorkerMessage>) {
+    let mut period = tokio::time::interval(Duration::from_millis(200));
+    loop {
+        period.tick().await;
+        if out.send(say(Said::Heartbeat(pb::Heartbeat::default()))).await.is_err() {
+            return;
+        }
     }
 }
 
@@ -178,8 +178,12 @@ impl Session {
         self.beat.abort();
     }
 
+    pub fn speak_again(&mut self) {
+        self.beat = tokio::spawn(beat(self.out.clone()));
+    }
+
     async fn say(&self, item: Said) {
-        self.out.send(pb::WorkerMessage { item: Some(item) }).await.unwrap();
+        self.out.send(say(item)).await.unwrap();
     }
 
     pub async fn acknowledge(&self, endpoints_version: u64) {
