@@ -70,7 +70,8 @@ pub enum LogFormat {
 fn duration(text: &str) -> Result<Duration, String> {
     let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(split);
-    let number: u64 = number.parse().map_err(|_| "write a number and a unit, such as 3s or 500ms".to_owned())?;
+    let number: u64 =
+        number.parse().map_err(|_| "write a number and a unit, such as 3s or 500ms".to_owned())?;
     match unit {
         "ms" => Ok(Duration::from_millis(number)),
         "s" => Ok(Duration::from_secs(number)),
@@ -83,18 +84,22 @@ impl Cli {
     /// What clap cannot check by itself; answers the flag and its problem.
     pub fn check(&self) -> Result<(), String> {
         if self.listen.port() == 0 || self.advertised().port() == 0 {
-            return Err("--listen and --advertise need a port: others must know where this manager \
+            return Err(
+                "--listen and --advertise need a port: others must know where this manager \
                         is, such as 10.0.0.1:7100"
-                .to_owned());
+                    .to_owned(),
+            );
         }
         cluster_model::validate::name("--cluster-name", &self.cluster_name)
             .map_err(|invalid| invalid.to_string())?;
         if let Some(advertise) = self.advertise.or(Some(self.listen))
             && advertise.ip().is_unspecified()
         {
-            return Err("--advertise is needed when --listen is an address of all interfaces: give the \
+            return Err(
+                "--advertise is needed when --listen is an address of all interfaces: give the \
                         IP:PORT at which others reach this manager"
-                .to_owned());
+                    .to_owned(),
+            );
         }
         if self.lease < self.heartbeat_period * 2 {
             return Err("--lease must be at least twice --heartbeat-period".to_owned());
@@ -125,7 +130,9 @@ mod tests {
 
     #[test]
     fn bootstrap_and_join_exclude_each_other() {
-        let parse = |args: &[&str]| Cli::try_parse_from([&["cluster-manager", "--data-dir", "d"], args].concat());
+        let parse = |args: &[&str]| {
+            Cli::try_parse_from([&["cluster-manager", "--data-dir", "d"], args].concat())
+        };
         assert!(parse(&["--bootstrap"]).is_ok());
         assert!(parse(&["--join", "10.0.0.1:7100"]).is_err(), "a token is needed");
         assert!(parse(&["--bootstrap", "--join", "10.0.0.1:7100", "--token", "t"]).is_err());

@@ -38,11 +38,15 @@ pub fn begin(cli: &Cli, name: &str) -> anyhow::Result<Founding> {
         return Ok(founding);
     }
     let (cluster_id, node_id) = (ClusterId(mint()), NodeId(mint()));
-    let ca = Ca::create(&cluster_id.to_string(), now_unix()).context("cannot make the cluster's CA")?;
+    let ca =
+        Ca::create(&cluster_id.to_string(), now_unix()).context("cannot make the cluster's CA")?;
     let secret = || JoinSecret::generate().map(|secret| Secret::new(secret.expose()));
     let now_ms = wall_ms();
-    let manager =
-        Manager { name: name.to_owned(), address: cli.advertised().to_string(), joined_at_ms: now_ms };
+    let manager = Manager {
+        name: name.to_owned(),
+        address: cli.advertised().to_string(),
+        joined_at_ms: now_ms,
+    };
     let milliseconds = |duration: std::time::Duration| u64::try_from(duration.as_millis());
     let cluster = Cluster {
         id: cluster_id,
@@ -69,7 +73,8 @@ pub fn pending(data_dir: &Path) -> anyhow::Result<Option<Founding>> {
     let path = data_dir.join(PENDING);
     match std::fs::read(&path) {
         Ok(bytes) => {
-            let damaged = || format!("{} is damaged; remove the folder to start over", path.display());
+            let damaged =
+                || format!("{} is damaged; remove the folder to start over", path.display());
             Ok(Some(serde_json::from_slice(&bytes).with_context(damaged)?))
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),

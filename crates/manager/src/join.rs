@@ -25,7 +25,10 @@ pub async fn certificate(cli: &Cli, name: &str) -> anyhow::Result<Identity> {
     let text = cli.token.as_deref().unwrap_or_default();
     let token: JoinToken = text.parse().context("--token is not a join token")?;
     if token.role != Role::Manager {
-        bail!("--token is for joining as a {}; get one with `clusterctl cluster token --role manager`", token.role);
+        bail!(
+            "--token is for joining as a {}; get one with `clusterctl cluster token --role manager`",
+            token.role
+        );
     }
     let mut failures = Vec::new();
     for address in &cli.join {
@@ -40,7 +43,11 @@ pub async fn certificate(cli: &Cli, name: &str) -> anyhow::Result<Identity> {
     bail!("no manager gave this machine a certificate:\n  {}", failures.join("\n  "))
 }
 
-async fn certificate_from(address: &str, token: &JoinToken, name: &str) -> anyhow::Result<Identity> {
+async fn certificate_from(
+    address: &str,
+    token: &JoinToken,
+    name: &str,
+) -> anyhow::Result<Identity> {
     let client = TlsClient::pinned(token.ca_digest)?;
     let channel = connect(address, &client, &ChannelOptions::default()).await?;
     let key = KeyAndCsr::generate()?;

@@ -15,10 +15,11 @@ fn main() -> ExitCode {
     if let Err(error) = telemetry::init(format, "info,openraft=error") {
         return fail(&error.into());
     }
-    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return fail(&error.into()),
-    };
+    let runtime =
+        match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => return fail(&error.into()),
+        };
     match runtime.block_on(cluster_manager::serve::run(cli)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error),

@@ -84,10 +84,14 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
             leader::run(context, child).await;
         }
     });
-    scope.spawn_restarting("renewal", Backoff::new(Duration::from_secs(5), Duration::from_secs(3600)), {
-        let (context, data_dir) = (context.clone(), cli.data_dir.clone());
-        move || renewal(context.clone(), data_dir.clone())
-    });
+    scope.spawn_restarting(
+        "renewal",
+        Backoff::new(Duration::from_secs(5), Duration::from_secs(3600)),
+        {
+            let (context, data_dir) = (context.clone(), cli.data_dir.clone());
+            move || renewal(context.clone(), data_dir.clone())
+        },
+    );
     tracing::info!(node_id = %context.node_id, name, address = %cli.advertised(), "manager ready");
     let result = tokio::select! {
         signal = signals.recv() => { tracing::info!(?signal, "stopping"); Ok(()) }
@@ -110,7 +114,8 @@ fn name(cli: &Cli) -> anyhow::Result<String> {
             .trim()
             .to_owned(),
     };
-    cluster_model::validate::name("name", &name).map_err(|invalid| anyhow::anyhow!("--name: {invalid}"))?;
+    cluster_model::validate::name("name", &name)
+        .map_err(|invalid| anyhow::anyhow!("--name: {invalid}"))?;
     Ok(name)
 }
 
