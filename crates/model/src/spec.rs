@@ -19,7 +19,7 @@ pub struct ServiceSpec {
 /// How many tasks a service wants and where they come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Mode {
-    /// Slots 1..=replicas.
+    /// As many slots as replicas, numbered from 1; a scale-down may leave gaps.
     Replicated { replicas: u32 },
 }
 
