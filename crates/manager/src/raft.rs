@@ -1,10 +1,10 @@
 //! Consensus of the managers: the replicated log, its storage, its transport, and `RaftNode`, the
 //! handle through which the rest of the manager proposes commands and reads the state.
 //!
-//! Reading order: `node` (the handle), `propose` and `members` (what it does), `leadership` (who
-//! leads), `machine` (apply and views), `network` and `service` (client and server of the
-//! protocol), `storage` and `log` (durability), `snapshot`, `disk` (files), `types` (openraft's
-//! generics; nothing outside this folder names them).
+//! Reading order: `node` (the handle), `propose`, `read` and `members` (what it does), `recent`
+//! (what became of a command), `leadership` (who leads), `machine` (apply and views), `network` and
+//! `service` (client and server of the protocol), `storage` and `log` (durability), `snapshot`,
+//! `disk` (files), `types` (openraft's generics; nothing outside this folder names them).
 //!
 //! Never here: what commands mean, TLS, authorization, gRPC servers. Channels to peers come from an
 //! injected `Connector`; the role of a caller is checked by middleware before `RaftService` sees
@@ -24,6 +24,8 @@ mod network;
 mod node;
 mod peers;
 mod propose;
+mod read;
+mod recent;
 mod service;
 mod snapshot;
 mod storage;
@@ -40,5 +42,6 @@ pub use machine::View;
 pub use members::{Member, MembersError};
 pub use node::{BootstrapError, RaftNode, StartError, Status};
 pub use peers::{Connector, ConnectorError};
-pub use propose::{Applied, COMMAND_LIMIT, ProposeError, ReadError};
+pub use propose::{Applied, COMMAND_LIMIT, ProposeError};
+pub use read::ReadError;
 pub use service::RaftService;

@@ -7,6 +7,7 @@
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
 use cluster_model::{Command, State};
 use futures::{Stream, StreamExt};
@@ -16,6 +17,7 @@ use tokio::sync::watch;
 
 use super::codec;
 use super::error::StorageError;
+use super::recent::Recent;
 use super::snapshot::{SnapshotFile, SnapshotStore};
 use super::types::{LogId, Proposal, Response, Snapshot, SnapshotMeta, StoredMembership, Types};
 
@@ -40,6 +42,8 @@ pub(crate) struct Published {
     pub(crate) feed: watch::Sender<u64>,
     /// Why applying had to stop.
     pub(crate) failure: watch::Sender<Option<String>>,
+    /// What became of the last commands.
+    pub(crate) recent: Arc<Recent>,
 }
 
 impl Published {
@@ -48,6 +52,7 @@ impl Published {
             view: watch::Sender::new(View::default()),
             feed: watch::Sender::new(0),
             failure: watch::Sender::new(None),
+            recent: Arc::default(),
         }
     }
 }
@@ -84,6 +89,7 @@ impl Machine {
         self.state = state;
         self.applied = meta.last_log_id;
         self.membership = meta.last_membership.clone();
+        self.published.recent.jump(self.applied.map_or(0, |id| id.index));
         self.publish();
     }
 
@@ -105,7 +111,11 @@ impl Machine {
             cluster_model::apply(&mut self.state, index, &command)
         }));
         match outcome {
-            Ok(outcome) => Ok(Response(Some(outcome.reply))),
+            Ok(outcome) => {
+                let response = Response(Some(outcome.reply));
+                self.published.recent.add(index, &proposal.0, &response);
+                Ok(response)
+            }
             Err(_) => Err(StorageError::Stopped {
                 reason: format!("applying the command at log index {index} panicked"),
             }),

@@ -29,6 +29,7 @@ use super::members::Member;
 use super::network::Network;
 use super::peers::{Connector, Lane, MESSAGE_LIMIT, Peers};
 use super::propose::{Applied, Failure, ProposeError};
+use super::recent::Recent;
 use super::service::RaftService;
 use super::snapshot::SnapshotStore;
 use super::storage::LogStore;
@@ -309,6 +310,10 @@ impl RaftNode {
 
     pub(crate) fn snapshots(&self) -> &SnapshotStore {
         &self.inner.snapshots
+    }
+
+    pub(crate) fn recent(&self) -> &Recent {
+        &self.inner.published.recent
     }
 
     pub(crate) fn timing(&self) -> Timing {

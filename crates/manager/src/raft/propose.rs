@@ -1,25 +1,25 @@
-//! Proposing commands and reading linearizably, from any manager.
+//! Proposing commands, from any manager.
 //!
 //! *Flow:* if this manager leads, openraft takes the command; otherwise it goes to the leader over
 //! the network. Proposals overlap freely: consensus batches whatever is in flight.
 //! *Guarantees:* `Ok` means committed, applied by the leader and by this manager.
-//! *On failure:* `NotCommitted` means that nothing happened and nothing will; `Unknown` that it
-//! may have, or may yet.
+//! *On failure:* a leader that dies or is replaced before it answers is not the caller's problem:
+//! the command goes to the next one, and `recent` tells which of the two counted. `NotCommitted`
+//! means that nothing happened and nothing will; `Unknown` that it may have, or may yet.
+//! *Assumes:* a command that is applied twice is refused the second time, or changes nothing: each
+//! carries the id it makes, or the version it was made from.
 
 use std::error::Error;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use cluster_model::{Command, NodeId, Refusal, Reply};
 use cluster_pb::raft::v1 as pb;
-use openraft::ReadPolicy;
-use openraft::errors::{
-    ClientWriteError, ForwardReason, ForwardToLeader, LinearizableReadError, RaftError,
-};
+use openraft::errors::{ClientWriteError, ForwardReason, ForwardToLeader, RaftError};
 use tokio::time::Instant;
 
 use super::codec;
-use super::machine::View;
 use super::node::RaftNode;
 use super::peers::Lane;
 use super::types::{Proposal, Response, Types};
@@ -71,16 +71,6 @@ pub enum ProposeError {
     Encode(#[source] codec::CodecError),
 }
 
-/// Why a linearizable read did not succeed.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot read: {reason}")]
-pub struct ReadError {
-    /// What stood in the way.
-    pub reason: String,
-    /// Who leads, as far as is known.
-    pub leader: Option<(NodeId, String)>,
-}
-
 /// Why one attempt at one manager failed.
 #[derive(Debug)]
 pub(crate) enum Failure {
@@ -123,7 +113,7 @@ pub(crate) fn call_failure(status: &tonic::Status) -> Failure {
     }
 }
 
-fn member(leader: pb::NotLeader) -> Failure {
+pub(super) fn member(leader: pb::NotLeader) -> Failure {
     Failure::NotLeader(leader.leader.map(|leader| (NodeId(leader.id), leader.address)))
 }
 
@@ -143,32 +133,47 @@ impl RaftNode {
         if body.len() > COMMAND_LIMIT {
             return Err(ProposeError::TooLarge { size: body.len(), limit: COMMAND_LIMIT });
         }
+        let since = self.view().applied_index;
+        // Why a leader that may have taken the command did not answer.
+        let doubt: Mutex<Option<String>> = Mutex::new(None);
         let sent = self
             .with_leader(patience, |leader| {
-                let body = body.clone();
+                let (body, doubt) = (body.clone(), &doubt);
                 async move {
-                    match leader {
+                    let tried = match leader {
                         None => self.propose_here(body, self.timing().majority).await,
                         Some((id, address)) => self.propose_there(id, &address, body).await,
-                    }
+                    };
+                    tried.map_err(|failure| match failure {
+                        Failure::Unknown(reason) => {
+                            *doubt.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason);
+                            Failure::NotLeader(None)
+                        }
+                        certain => certain,
+                    })
                 }
             })
             .await;
-        let (index, response) = match sent {
-            Ok(applied) => applied,
-            Err(Failure::NotDone(reason)) => {
+        let doubt = doubt.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let (index, response) = match (sent, doubt) {
+            (Ok(applied), None) => {
+                // The write is done either way; a manager that cannot follow is not the writer's
+                // problem.
+                let _ = self.wait_applied(applied.0, self.timing().majority).await;
+                applied
+            }
+            (Ok(applied), Some(reason)) => self.first_fate(applied, since, &body, reason).await?,
+            (Err(Failure::Unknown(reason)), _) | (Err(_), Some(reason)) => {
+                return Err(ProposeError::Unknown { reason });
+            }
+            (Err(Failure::NotDone(reason)), None) => {
                 return Err(ProposeError::NotCommitted { reason, leader: self.leader() });
             }
-            Err(Failure::NotLeader(leader)) => {
-                return Err(ProposeError::NotCommitted {
-                    reason: "no manager leads".into(),
-                    leader,
-                });
+            (Err(Failure::NotLeader(leader)), None) => {
+                let reason = "no manager leads".into();
+                return Err(ProposeError::NotCommitted { reason, leader });
             }
-            Err(Failure::Unknown(reason)) => return Err(ProposeError::Unknown { reason }),
         };
-        // The write is done either way; a manager that cannot follow is not the writer's problem.
-        let _ = self.wait_applied(index, self.timing().majority).await;
         match response.0 {
             Some(Ok(reply)) => Ok(Applied { index, reply }),
             Some(Err(refusal)) => Err(ProposeError::Refused(refusal)),
@@ -176,30 +181,33 @@ impl RaftNode {
         }
     }
 
-    /// A view that shows every write acknowledged anywhere before the call.
-    pub async fn read_index(&self) -> Result<View, ReadError> {
-        let asked = self
-            .with_leader(self.timing().majority, |leader| async move {
-                match leader {
-                    None => self.read_index_here(self.timing().majority).await,
-                    Some((id, address)) => self.read_index_there(id, &address).await,
-                }
-            })
-            .await;
-        let index = match asked {
-            Ok(index) => index,
-            Err(Failure::NotDone(reason) | Failure::Unknown(reason)) => {
-                return Err(ReadError { reason, leader: self.leader() });
-            }
-            Err(Failure::NotLeader(leader)) => {
-                return Err(ReadError { reason: "no manager leads".into(), leader });
-            }
-        };
-        if !self.wait_applied(index, self.timing().majority).await {
-            let reason = format!("this manager is behind: it has not applied index {index} yet");
-            return Err(ReadError { reason, leader: self.leader() });
+    /// The answer to a command that was sent more than once: that of the first that was applied.
+    async fn first_fate(
+        &self,
+        (index, response): (u64, Response),
+        since: u64,
+        body: &[u8],
+        doubt: String,
+    ) -> Result<(u64, Response), ProposeError> {
+        let is_here = self.wait_applied(index, self.timing().majority).await;
+        match self.recent().first(since, body).filter(|_| is_here) {
+            Some(first) => Ok(first),
+            // It was accepted, whatever became of the first.
+            None if !matches!(response.0, Some(Err(_))) => Ok((index, response)),
+            None => Err(ProposeError::Unknown { reason: doubt }),
         }
-        Ok(self.view())
+    }
+
+    /// Waits until another manager leads, in a later term than the present one.
+    async fn replaced(&self, leader: NodeId) {
+        let mut leadership = self.leadership();
+        let present = leadership.borrow().term;
+        let gone = leadership.wait_for(|known| {
+            known.term > present && known.leader.as_ref().is_some_and(|(id, _)| *id != leader)
+        });
+        if gone.await.is_err() {
+            std::future::pending::<()>().await;
+        }
     }
 
     /// Runs `attempt` against the leader, `None` meaning this manager, until one takes it or
@@ -288,10 +296,15 @@ impl RaftNode {
         let timeout_ms = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
         let mut client = self.urgent_client(address)?;
         let asking = client.propose(pb::ProposeRequest { to: to.0, body, timeout_ms });
-        let answer = match tokio::time::timeout(patience + PAUSE * 4, asking).await {
-            Ok(Ok(answer)) => answer.into_inner().outcome,
-            Ok(Err(status)) => return Err(call_failure(&status)),
-            Err(_) => {
+        let answer = tokio::select! {
+            answer = tokio::time::timeout(patience + PAUSE * 4, asking) => answer.ok(),
+            // A leader that lost power says nothing, for ever.
+            () = self.replaced(to) => None,
+        };
+        let answer = match answer {
+            Some(Ok(answer)) => answer.into_inner().outcome,
+            Some(Err(status)) => return Err(call_failure(&status)),
+            None => {
                 self.peers().give_up(address, Lane::Urgent);
                 return Err(Failure::Unknown("the leader did not answer in time".into()));
             }
@@ -307,49 +320,6 @@ impl RaftNode {
             Some(Outcome::NotDone(not)) => Err(Failure::NotDone(not.reason)),
             Some(Outcome::Unknown(unknown)) => Err(Failure::Unknown(unknown.reason)),
             None => Err(Failure::Unknown("the leader's answer is empty".into())),
-        }
-    }
-
-    /// An index that is safe to read at, as the leader.
-    pub(crate) async fn read_index_here(&self, patience: Duration) -> Result<u64, Failure> {
-        let asking = self.raft().get_read_log_id(ReadPolicy::ReadIndex);
-        match tokio::time::timeout(patience.min(self.timing().majority), asking).await {
-            Ok(Ok((read, _))) => Ok(read.index()),
-            Ok(Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward)))) => {
-                Err(forward.into())
-            }
-            // Others may have elected a new leader meanwhile: worth another look.
-            Ok(Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_)))) => {
-                Err(Failure::NotLeader(None))
-            }
-            Ok(Err(RaftError::Fatal(fatal))) => {
-                Err(Failure::NotDone(format!("the leader has stopped: {fatal}")))
-            }
-            Err(_) => {
-                Err(Failure::NotDone("no majority of the managers answered the leader".into()))
-            }
-        }
-    }
-
-    async fn read_index_there(&self, to: NodeId, address: &str) -> Result<u64, Failure> {
-        use pb::read_index_response::Outcome;
-        let patience = self.timing().majority;
-        let timeout_ms = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
-        let mut client = self.urgent_client(address)?;
-        let asking = client.read_index(pb::ReadIndexRequest { to: to.0, timeout_ms });
-        // Reading twice does no harm, so silence is answered by asking again.
-        match tokio::time::timeout(self.timing().election_max * 2, asking).await {
-            Ok(Ok(answer)) => match answer.into_inner().outcome {
-                Some(Outcome::Index(index)) => Ok(index),
-                Some(Outcome::NotLeader(leader)) => Err(member(leader)),
-                Some(Outcome::NotDone(not)) => Err(Failure::NotDone(not.reason)),
-                None => Err(Failure::NotDone("the leader's answer is empty".into())),
-            },
-            Ok(Err(_)) => Err(Failure::NotLeader(None)),
-            Err(_) => {
-                self.peers().give_up(address, Lane::Urgent);
-                Err(Failure::NotLeader(None))
-            }
         }
     }
 }

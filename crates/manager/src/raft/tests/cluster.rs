@@ -69,6 +69,35 @@ fn writer(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn writes_under_way_when_a_leader_dies_are_answered_and_done_once() {
+    let mut group = Group::start(3, as_is).await;
+    for round in 0..3 {
+        let leader = group.leader().await;
+        let follower = (leader + 1) % 3;
+        let node = group.managers[follower].node().clone();
+        let numbers: Vec<u64> = (0..200).map(|number| 1000 + round * 1000 + number).collect();
+        let writes: Vec<_> = numbers
+            .iter()
+            .map(|number| {
+                let (node, command) = (node.clone(), write(*number));
+                tokio::spawn(async move { node.propose(command).await })
+            })
+            .collect();
+        // Some are answered, some are on their way.
+        let first = NodeId(numbers[0]);
+        let seen = || node.view().state.node(first).is_some().then_some(());
+        within(Duration::from_secs(10), seen).await.unwrap();
+        group.managers[leader].kill().await;
+        for (number, done) in numbers.iter().zip(join_all(writes).await) {
+            let done = done.unwrap();
+            assert!(done.is_ok(), "write {number}: {done:?}");
+            assert!(node.view().state.node(NodeId(*number)).is_some(), "{number} is missing");
+        }
+        group.managers[leader].start().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_killed_leader_is_replaced_and_no_acknowledged_write_is_lost() {
     let mut group = Group::start(3, as_is).await;
     let next = Arc::new(AtomicU64::new(1000));
