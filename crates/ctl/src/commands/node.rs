@@ -18,7 +18,7 @@ pub enum Verb {
     Inspect(inspect::Args),
     /// Change a worker's availability or labels
     Update(update::Args),
-    /// Remove workers that are down
+    /// Remove workers that are down and managers that are gone
     Rm(rm::Args),
 }
 
@@ -31,7 +31,7 @@ pub async fn run(verb: &Verb, invocation: &mut Invocation) -> Result<(), Error> 
     }
 }
 
-/// Managers are listed among the nodes, but only workers can be changed as nodes.
+/// Managers are listed among the nodes, but only workers have an availability and labels.
 fn require_worker(node: &cluster_pb::types::v1::Node, doing: &str) -> Result<(), Error> {
     if node.role == "manager" {
         let message = format!("{} is a manager; only workers can be {doing}", node.name);
