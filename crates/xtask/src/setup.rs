@@ -31,6 +31,11 @@ pub const TESTS: &[Tool] = &[
     },
     Tool { program: "runc", package: "runc", purpose: "the second container backend" },
     Tool {
+        program: "update-ca-certificates",
+        package: "ca-certificates",
+        purpose: "the registry client's roots of trust",
+    },
+    Tool {
         program: "busybox",
         package: "busybox-static",
         purpose: "images of the runtime's tests",
