@@ -1,5 +1,5 @@
 //! Generated protobuf types and gRPC stubs, and the descriptor set. No hand-written logic.
-#![allow(clippy::all, clippy::unwrap_used)]
+#![allow(clippy::all, clippy::unwrap_used)] // The code is generated.
 
 /// Encoded `FileDescriptorSet` of everything below.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

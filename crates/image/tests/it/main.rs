@@ -4,7 +4,7 @@
 //! talks to anything but loopback.
 
 // The lint's exception for tests covers test functions, not what they call.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used)] // A test that cannot go on has failed.
 
 mod archives;
 mod fixture;

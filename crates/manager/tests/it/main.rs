@@ -1,7 +1,7 @@
 //! A manager as its clients see it: real processes, real certificates, the gRPC API, and workers
 //! that are played by the tests.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used)] // A test that cannot go on has failed.
 
 mod harness;
 
