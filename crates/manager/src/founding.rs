@@ -60,6 +60,7 @@ pub fn begin(cli: &Cli, name: &str) -> anyhow::Result<Founding> {
         heartbeat_period_ms: milliseconds(cli.heartbeat_period)?,
         lease_ms: milliseconds(cli.lease)?,
         managers: [(node_id, manager)].into(),
+        strategy: Default::default(),
     };
     let founding = Founding { cluster, node_id };
     let bytes = serde_json::to_vec(&founding)?;

@@ -3,7 +3,9 @@
 //! It re-checks everything the proposer relied on: proposals are made from an older view and may be
 //! stale. A refused command changes nothing; a plan is checked step by step.
 
+mod job;
 mod plan;
+mod rollout;
 mod service;
 
 use std::sync::Arc;
@@ -12,6 +14,7 @@ use crate::cluster::Cluster;
 use crate::command::{Command, Refusal, Reply, StatusReport};
 use crate::id::{NodeId, ServiceId, TaskId};
 use crate::node::{Node, NodeDescription, NodeSpec, NodeState};
+use crate::spec::Strategy;
 use crate::state::State;
 use crate::task::{Desired, Observed, Task, TaskStatus};
 use crate::validate;
@@ -38,10 +41,17 @@ impl Step<'_> {
         match command {
             Command::Bootstrap(cluster) => self.bootstrap(cluster),
             Command::CreateService { id, spec, at_ms } => self.create_service(*id, spec, *at_ms),
-            Command::UpdateService { id, version, spec, at_ms } => {
-                self.update_service(*id, *version, spec, *at_ms)
+            Command::UpdateService { id, version, spec, at_ms, give_up } => {
+                self.update_service(*id, *version, spec, *at_ms, give_up)
             }
-            Command::RemoveService { id, .. } => self.remove_service(*id),
+            Command::RemoveService { id, version, .. } => self.remove_service(*id, *version),
+            Command::RollBackService { id, version, to, at_ms } => {
+                self.roll_back_service(*id, *version, *to, *at_ms)
+            }
+            Command::SteerRollout { id, steer, at_ms } => self.steer_rollout(*id, *steer, *at_ms),
+            Command::UpdateCluster { version, strategy } => {
+                self.update_cluster(*version, *strategy)
+            }
             Command::RegisterNode { id, name, at_ms } => self.register_node(*id, name, *at_ms),
             Command::NodeReady { id, description, at_ms } => {
                 self.node_ready(*id, description, *at_ms)
@@ -83,6 +93,14 @@ impl Step<'_> {
         Ok(Reply::Done)
     }
 
+    fn update_cluster(&mut self, version: u64, strategy: Strategy) -> Result<Reply, Refusal> {
+        let current = self.state.cluster().ok_or(Refusal::NotBootstrapped)?.version;
+        if current != version {
+            return Err(Refusal::VersionMoved { kind: "cluster".into(), read: version, current });
+        }
+        self.edit_cluster(|cluster| cluster.strategy = strategy)
+    }
+
     fn register_node(&mut self, id: NodeId, name: &str, at_ms: u64) -> Result<Reply, Refusal> {
         validate::name("name", name).map_err(Refusal::Invalid)?;
         if self.state.node(id).is_some() {
@@ -116,8 +134,10 @@ impl Step<'_> {
         if description.boot < node.description.boot {
             return Ok(Reply::Node { id, version: node.version });
         }
-        let reachable = (&node.description.address, node.description.mesh_port)
-            != (&description.address, description.mesh_port);
+        // Tasks of a node that is not ready are no endpoints.
+        let reachable = node.state != NodeState::Ready
+            || (&node.description.address, node.description.mesh_port)
+                != (&description.address, description.mesh_port);
         if node.state != NodeState::Ready {
             node.state = NodeState::Ready;
             node.state_since_ms = at_ms;
@@ -208,13 +228,9 @@ impl Step<'_> {
         }
         let mut task = task.clone();
         task.status = TaskStatus {
-            state: Observed::Lost,
-            at_ms,
-            message: None,
             error: Some(why.into()),
-            exit_code: None,
-            oom: false,
             started_at_ms: task.status.started_at_ms,
+            ..TaskStatus::new(Observed::Lost, at_ms)
         };
         self.write_task(task);
     }
@@ -223,7 +239,24 @@ impl Step<'_> {
         let mut taken = 0;
         for (node, report) in reports {
             let Some(task) = self.state.task(report.task) else { continue };
-            if task.node != Some(*node) || !task.status.state.can_advance_to(report.state) {
+            if task.node != Some(*node) {
+                continue;
+            }
+            let state = task.status.state;
+            // A running task may change whether connections come to it.
+            let readied = state == Observed::Running
+                && report.state == Observed::Running
+                && report.readiness > task.status.readiness;
+            if readied {
+                let mut task = task.clone();
+                task.status.ready = report.ready;
+                task.status.readiness = report.readiness;
+                task.status.message = report.message.clone();
+                self.write_task(task);
+                taken += 1;
+                continue;
+            }
+            if !state.can_advance_to(report.state) {
                 continue;
             }
             let mut task = task.clone();
@@ -239,6 +272,8 @@ impl Step<'_> {
                 exit_code: report.exit_code,
                 oom: report.oom,
                 started_at_ms,
+                ready: report.ready && report.state == Observed::Running,
+                readiness: report.readiness,
             };
             self.write_task(task);
             taken += 1;

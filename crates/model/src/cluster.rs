@@ -6,6 +6,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{ClusterId, NodeId};
+use crate::spec::Strategy;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cluster {
@@ -23,6 +24,8 @@ pub struct Cluster {
     pub lease_ms: u64,
     /// Members of the Raft group and where they listen.
     pub managers: BTreeMap<NodeId, Manager>,
+    /// Written by users.
+    pub strategy: Strategy,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

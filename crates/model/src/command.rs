@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 use crate::cluster::{Cluster, Manager, Secret};
 use crate::id::{NodeId, ServiceId, TaskId};
 use crate::node::{NodeDescription, NodeSpec};
-use crate::spec::ServiceSpec;
+use crate::service::{JobOutcome, Rollout};
+use crate::spec::{ServiceSpec, Strategy};
 use crate::task::{Desired, Observed, Reason};
 use crate::validate::Invalid;
 
@@ -30,10 +31,33 @@ pub enum Command {
         version: u64,
         spec: Arc<ServiceSpec>,
         at_ms: u64,
+        /// Tasks whose slots go first when the service shrinks by this update.
+        give_up: Vec<TaskId>,
     },
     RemoveService {
         id: ServiceId,
         at_ms: u64,
+        /// The one the user read, if it is to be compared.
+        version: Option<u64>,
+    },
+    /// Makes an older revision the service's again.
+    RollBackService {
+        id: ServiceId,
+        version: u64,
+        /// None: the one before.
+        to: Option<u32>,
+        at_ms: u64,
+    },
+    /// A user's word on a rollout.
+    SteerRollout {
+        id: ServiceId,
+        steer: Steer,
+        at_ms: u64,
+    },
+    /// `version` is the one the user read.
+    UpdateCluster {
+        version: u64,
+        strategy: Strategy,
     },
     /// A worker was given a certificate.
     RegisterNode {
@@ -97,6 +121,32 @@ pub enum Change {
     /// The node's lease ended: the node is down, its unfinished tasks are lost. Refused when the
     /// node changed since `version` was read.
     NodeDown { node: NodeId, version: u64, message: Arc<str> },
+    /// What became of a task is unknown and nobody waits for it any more. Refused unless its node is
+    /// down.
+    Lose { task: TaskId },
+    /// Moves a rollout on. Refused when it changed since `version` was read.
+    SetRollout { service: ServiceId, version: u64, rollout: Box<Rollout> },
+    /// A rollout failed and its policy wants the old revision back. Refused when it changed since
+    /// `version` was read.
+    RollBack { service: ServiceId, version: u64, message: Arc<str> },
+    /// Ends the present run of a job. Refused when it ended, or another began.
+    FinishJob { service: ServiceId, started_at_ms: u64, outcome: JobOutcome },
+    /// Launches a job of a scheduled service. Refused when a launch of that moment or a later one
+    /// was made or skipped.
+    Launch { parent: ServiceId, child: ServiceId, scheduled_at_ms: u64 },
+    /// Passes over a launch.
+    SkipLaunch { parent: ServiceId, scheduled_at_ms: u64, message: Arc<str> },
+    /// Removes a job that a schedule launched, or whose time to live is over.
+    RemoveJob { service: ServiceId },
+}
+
+/// What users say to a rollout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Steer {
+    Pause,
+    Resume,
+    /// The canaries are good.
+    Promote,
 }
 
 /// A slot's next attempt.
@@ -108,6 +158,25 @@ pub struct NewTask {
     pub reason: Reason,
     pub not_before_ms: u64,
     pub restarts: u32,
+    /// The only node it may run on.
+    pub target: Option<NodeId>,
+    /// The task that fills the slot and may live on while this one starts.
+    pub beside: Option<TaskId>,
+}
+
+impl NewTask {
+    /// A task for a slot, to run at once.
+    pub fn new(slot: u32, reason: Reason) -> Self {
+        Self {
+            slot,
+            desired: Desired::Running,
+            reason,
+            not_before_ms: 0,
+            restarts: 0,
+            target: None,
+            beside: None,
+        }
+    }
 }
 
 /// What an agent says of one task. Merged monotonically, so it may come twice or late.
@@ -120,6 +189,27 @@ pub struct StatusReport {
     pub error: Option<Arc<str>>,
     pub exit_code: Option<i32>,
     pub oom: bool,
+    /// Of a running task: connections may come.
+    pub ready: bool,
+    /// Counts changes of `ready`, over starts of the worker too.
+    pub readiness: u64,
+}
+
+impl StatusReport {
+    /// A state, nothing else said.
+    pub fn new(task: TaskId, state: Observed, at_ms: u64) -> Self {
+        Self {
+            task,
+            state,
+            at_ms,
+            message: None,
+            error: None,
+            exit_code: None,
+            oom: false,
+            ready: state == Observed::Running,
+            readiness: 0,
+        }
+    }
 }
 
 /// What `apply` answers to an accepted command.
@@ -166,6 +256,8 @@ pub enum Refusal {
     Invalid(Invalid),
     #[error("node `{name}` is ready; drain or stop it first, or force its removal")]
     NodeReady { name: String },
+    #[error("{0}")]
+    NotNow(String),
     #[error("the cluster is already bootstrapped")]
     AlreadyBootstrapped,
     #[error("the cluster is not bootstrapped")]

@@ -2,6 +2,7 @@
 //! manager hands the same to its workers.
 
 use crate::id::{NodeId, ServiceId, TaskId};
+use crate::node::NodeState;
 use crate::service::PublishedPort;
 use crate::state::State;
 
@@ -32,7 +33,7 @@ pub fn of_service(state: &State, id: ServiceId) -> Option<ServiceEndpoints> {
         .tasks_of_service(id)
         .filter(|task| task.serves())
         .filter_map(|task| {
-            let node = state.node(task.node?)?;
+            let node = state.node(task.node?).filter(|node| node.state == NodeState::Ready)?;
             Some(Backend {
                 task: task.id,
                 node: node.id,

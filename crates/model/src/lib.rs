@@ -25,10 +25,12 @@ pub mod validate;
 pub use apply::{Outcome, apply};
 pub use changes::Changes;
 pub use cluster::{Cluster, Manager};
-pub use command::{Change, Command, NewTask, Refusal, Reply, StatusReport};
+pub use command::{Change, Command, NewTask, Refusal, Reply, StatusReport, Steer};
 pub use id::{ClusterId, NodeId, ServiceId, TaskId};
-pub use node::{Availability, Node, NodeDescription, NodeSpec, NodeState};
-pub use service::{PublishedPort, Service};
+pub use node::{Availability, DrainPolicy, Node, NodeDescription, NodeSpec, NodeState};
+pub use service::{
+    JobOutcome, JobRun, PublishedPort, Revision, Rollout, RolloutKind, RolloutState, Service,
+};
 pub use spec::{ServiceSpec, TaskSpec};
 pub use state::State;
 pub use task::{Desired, Observed, Reason, Task, TaskStatus};

@@ -39,6 +39,17 @@ impl Node {
 pub struct NodeSpec {
     pub availability: Availability,
     pub labels: BTreeMap<String, String>,
+    /// How a drain goes; means nothing for other availabilities.
+    pub drain: DrainPolicy,
+}
+
+/// Bounds of a drain.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DrainPolicy {
+    /// At this moment of cluster time what is left goes at once; none: never.
+    pub deadline_at_ms: Option<u64>,
+    /// Everything goes at once.
+    pub force: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -79,4 +90,23 @@ pub struct NodeDescription {
     pub notices: Vec<String>,
     /// False when the runtime no longer answers.
     pub healthy: bool,
+    /// Generic resources by kind.
+    pub generic: BTreeMap<String, Generic>,
+}
+
+/// What a node has of one kind of generic resource.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Generic {
+    Count(u64),
+    /// Each can be held by one task.
+    Named(Vec<String>),
+}
+
+impl Generic {
+    pub fn count(&self) -> u64 {
+        match self {
+            Generic::Count(count) => *count,
+            Generic::Named(names) => names.len() as u64,
+        }
+    }
 }

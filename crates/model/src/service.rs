@@ -11,6 +11,9 @@ use crate::spec::{ServiceSpec, TaskSpec};
 /// Revisions kept on a service beside those still in use by tasks.
 pub const REVISIONS_KEPT: usize = 10;
 
+/// Events kept on a service.
+pub const EVENTS_KEPT: usize = 32;
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Service {
     pub id: ServiceId,
@@ -22,19 +25,143 @@ pub struct Service {
     pub spec: Arc<ServiceSpec>,
     /// Number of the task spec that tasks should run.
     pub revision: u32,
-    /// Task specs by revision number; shared by all tasks.
-    pub revisions: BTreeMap<u32, Arc<TaskSpec>>,
+    /// By number; a rollback returns to an old number.
+    pub revisions: BTreeMap<u32, Revision>,
+    /// The revision before this one: where a rollback goes.
+    pub previous: Option<u32>,
+    /// The last move between revisions; none before the first.
+    pub rollout: Option<Rollout>,
     /// Written by `apply`: the ports in force.
     pub ports: Vec<PublishedPort>,
     /// Removed by a user; the object stays until its last task is gone, so that what still runs
     /// can be accounted for.
     pub removed: bool,
+    /// The scheduled service that launched this job.
+    pub parent: Option<ServiceId>,
+    /// Of jobs: the present run.
+    pub run: JobRun,
+    /// Of scheduled jobs: the moment of the last launch, or of one that was skipped; the creation
+    /// before the first.
+    pub last_launch_ms: u64,
+    /// What happened to the service, the newest last; see [`EVENTS_KEPT`].
+    pub events: Vec<Event>,
+}
+
+/// A numbered version of a service's task spec; shared by all tasks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Revision {
+    pub task: Arc<TaskSpec>,
+    pub created_at_ms: u64,
 }
 
 impl Service {
     /// The task spec of one revision.
     pub fn task_spec(&self, revision: u32) -> Option<&Arc<TaskSpec>> {
-        self.revisions.get(&revision)
+        self.revisions.get(&revision).map(|revision| &revision.task)
+    }
+
+    /// A task of this revision runs what the service now asks for.
+    pub fn is_current(&self, revision: u32) -> bool {
+        revision == self.revision
+            || match (self.task_spec(revision), self.task_spec(self.revision)) {
+                (Some(one), Some(now)) => one.runs_same_as(now),
+                _ => false,
+            }
+    }
+
+    /// The spec that decides where tasks of a revision may be: the present one's, unless they run
+    /// something else and are to be replaced anyway.
+    pub fn rules_of(&self, revision: u32) -> Option<&Arc<TaskSpec>> {
+        self.task_spec(if self.is_current(revision) { self.revision } else { revision })
+    }
+
+    /// Remembers an event, forgets the oldest.
+    pub fn note(&mut self, at_ms: u64, text: impl Into<Arc<str>>) {
+        if self.events.len() >= EVENTS_KEPT {
+            self.events.remove(0);
+        }
+        self.events.push(Event { at_ms, text: text.into() });
+    }
+}
+
+/// Something that happened to a service, in words for people.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    pub at_ms: u64,
+    pub text: Arc<str>,
+}
+
+/// One run of a job. An update of its task spec begins another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobRun {
+    pub started_at_ms: u64,
+    /// 0 while it runs.
+    pub finished_at_ms: u64,
+    pub outcome: JobOutcome,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum JobOutcome {
+    #[default]
+    Unfinished,
+    Succeeded,
+    /// A slot's restart policy allows no further attempt.
+    Failed,
+    /// It ran longer than it may.
+    TimedOut,
+}
+
+/// The move from one revision to another. Advanced by the planner, steered by users.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rollout {
+    /// Log index of its last change.
+    pub version: u64,
+    pub kind: RolloutKind,
+    pub state: RolloutState,
+    pub from: u32,
+    pub to: u32,
+    pub started_at_ms: u64,
+    /// When the state was entered.
+    pub since_ms: u64,
+    /// Slots that had to move at the start.
+    pub total: u32,
+    /// Slots whose new task failed.
+    pub failures: u32,
+    /// Slots that ran the new revision when progress was last seen, and when that was.
+    pub done: u32,
+    pub progress_at_ms: u64,
+    /// Canaries were found good.
+    pub promoted: bool,
+    /// Why it is in its state, for people.
+    pub message: Arc<str>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RolloutKind {
+    Update,
+    Rollback,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RolloutState {
+    Running,
+    /// Canaries run and wait for a user's word.
+    AwaitingPromotion,
+    /// A user said so.
+    PausedByUser,
+    /// Too much failed, or nothing moved for too long; users resume, update or roll back.
+    Paused,
+    Completed,
+}
+
+impl RolloutState {
+    /// Slots move, or may move again without a user's word.
+    pub fn is_active(self) -> bool {
+        self == RolloutState::Running
+    }
+
+    pub fn is_over(self) -> bool {
+        self == RolloutState::Completed
     }
 }
 

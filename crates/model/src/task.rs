@@ -33,6 +33,12 @@ pub struct Task {
     pub withdrawn: u64,
     /// Written from agents' reports, by the scheduler's explanation and by `lost`.
     pub status: TaskStatus,
+    /// The only node it may run on, for services with a slot for each node.
+    pub target: Option<NodeId>,
+    /// The older task of the slot that may live while this one starts (start first, canary).
+    pub beside: Option<TaskId>,
+    /// Named generic resources it holds on its node, by kind. Chosen with the node.
+    pub generic: Vec<(String, Vec<String>)>,
 }
 
 impl Task {
@@ -49,7 +55,9 @@ impl Task {
 
     /// New connections may be sent here.
     pub fn serves(&self) -> bool {
-        self.desired == Desired::Running && self.status.state == Observed::Running
+        self.desired == Desired::Running
+            && self.status.state == Observed::Running
+            && self.status.ready
     }
 }
 
@@ -122,6 +130,14 @@ pub enum Reason {
     ServiceRemoved,
     /// The task ended and its policy allows no other.
     Exhausted,
+    /// The job's task did what it was for.
+    Completed,
+    /// The job ran longer than it may.
+    TimedOut,
+    /// A newer run of the job began.
+    NewRun,
+    /// A newer task started beside it and did not come up, or is no longer wanted.
+    Withdrawn,
 }
 
 /// What made a task leave its node.
@@ -131,6 +147,8 @@ pub enum Moved {
     NodeDrained,
     NodeRemoved,
     ConstraintsNotMet,
+    /// A task of higher priority took its place.
+    Preempted,
 }
 
 /// What was last heard of a task.
@@ -148,6 +166,27 @@ pub struct TaskStatus {
     pub oom: bool,
     /// When the task entered `Running`, 0 if it never did.
     pub started_at_ms: u64,
+    /// Its readiness probe, if it has one, lets connections come.
+    pub ready: bool,
+    /// Number of the report that said so; only higher ones change it.
+    pub readiness: u64,
+}
+
+impl TaskStatus {
+    /// A state entered at a moment, nothing else known.
+    pub fn new(state: Observed, at_ms: u64) -> Self {
+        Self {
+            state,
+            at_ms,
+            message: None,
+            error: None,
+            exit_code: None,
+            oom: false,
+            started_at_ms: 0,
+            ready: false,
+            readiness: 0,
+        }
+    }
 }
 
 impl fmt::Display for Desired {
@@ -196,7 +235,12 @@ impl fmt::Display for Reason {
             }
             Reason::Update => "update",
             Reason::ServiceRemoved => "service removed",
+            Reason::Reschedule(Moved::Preempted) => "preempted by a service of higher priority",
             Reason::Exhausted => "restart policy allows no further attempt",
+            Reason::Completed => "completed",
+            Reason::TimedOut => "the job ran longer than it may",
+            Reason::NewRun => "a newer run of the job began",
+            Reason::Withdrawn => "the task that started beside the old one was withdrawn",
         })
     }
 }

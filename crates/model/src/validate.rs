@@ -7,7 +7,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::spec::{ContainerSpec, Mode, MountKind, PortSpec, Resources, ServiceSpec, TaskSpec};
+use crate::spec::{ContainerSpec, MountKind, PortSpec, Resources, ServiceSpec, TaskSpec};
 
 /// Replicas one service may ask for.
 pub const REPLICAS_MAX: u32 = 100_000;
@@ -55,7 +55,7 @@ fn shown(text: &str) -> String {
 pub fn service(spec: &ServiceSpec) -> Result<(), Invalid> {
     name("name", &spec.name)?;
     labels("labels", spec.labels.iter())?;
-    let Mode::Replicated { replicas } = spec.mode;
+    let replicas = spec.replicas();
     if replicas > REPLICAS_MAX {
         return invalid("replicas", format!("{replicas} is more than {REPLICAS_MAX}"));
     }
@@ -147,10 +147,10 @@ fn task(spec: &TaskSpec) -> Result<(), Invalid> {
     if spec.restart.delay_ms.is_some_and(|delay| delay > DURATION_MAX_MS) {
         return invalid("restart.delay", "is longer than 7 days");
     }
-    if spec.constraints.len() > LIST_MAX {
+    if spec.placement.constraints.len() > LIST_MAX {
         return invalid("constraints", format!("are more than {LIST_MAX}"));
     }
-    for (place, constraint) in spec.constraints.iter().enumerate() {
+    for (place, constraint) in spec.placement.constraints.iter().enumerate() {
         text(&format!("constraints[{place}]"), &constraint.value)?;
     }
     Ok(())

@@ -40,10 +40,10 @@ fn spec(number: u64) -> ServiceSpec {
             limits: Resources::default(),
             reservations: Resources { cpu_nanos: 100_000_000, memory_bytes: 64 << 20 },
             restart: RestartPolicy::default(),
-            constraints: vec![],
-            force_update: 0,
+            ..TaskSpec::default()
         },
         ports: vec![],
+        ..ServiceSpec::default()
     }
 }
 

@@ -37,6 +37,8 @@ pub(crate) fn plan(view: &View<'_>, steps: &mut Steps) {
             reason,
             not_before_ms: task.not_before_ms,
             restarts: task.restarts,
+            target: task.target,
+            beside: None,
         };
         steps.create(task.revision, new);
         one_moves = true;
@@ -58,7 +60,7 @@ fn must_move(view: &View<'_>, task: &Task) -> Option<Moved> {
     if node.spec.availability == Availability::Drain {
         return Some(Moved::NodeDrained);
     }
-    let spec = view.service.task_spec(task.revision)?;
-    let meets = spec.constraints.iter().all(|constraint| constraint.holds(node));
+    let spec = view.service.rules_of(task.revision)?;
+    let meets = spec.placement.constraints.iter().all(|constraint| constraint.holds(node));
     (!meets).then_some(Moved::ConstraintsNotMet)
 }

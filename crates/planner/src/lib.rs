@@ -12,6 +12,7 @@
 mod drain;
 mod ids;
 pub mod liveness;
+mod lost;
 mod pass;
 mod reaper;
 mod replicated;

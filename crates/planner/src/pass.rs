@@ -10,7 +10,7 @@ use cluster_model::{Change, Command, Reply, ServiceId, State};
 
 use crate::slots::{Slots, Steps, View};
 use crate::{
-    Ids, Note, Plan, Scope, drain, earlier, reaper, replicated, restart, rollout, schedule,
+    Ids, Note, Plan, Scope, drain, earlier, lost, reaper, replicated, restart, rollout, schedule,
 };
 
 /// Slots worked on in one pass.
@@ -26,10 +26,10 @@ const SPECULATIVE_INDEX: u64 = u64::MAX;
 
 type StageFn = fn(&View<'_>, &mut Steps);
 
-/// In this order: which slots there are; which revision they run, so that a slot that failed
+/// In this order: what is given up for lost; which slots there are; which revision they run, so that a slot that failed
 /// during an update is not first restarted with the old one; restarts; moves; history.
-const STAGES: [StageFn; 5] =
-    [replicated::plan, rollout::plan, restart::plan, drain::plan, reaper::plan];
+const STAGES: [StageFn; 6] =
+    [lost::plan, replicated::plan, rollout::plan, restart::plan, drain::plan, reaper::plan];
 
 /// Plans for the services in scope and for every task that waits for a node.
 ///

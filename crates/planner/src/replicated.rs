@@ -5,13 +5,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use cluster_model::spec::Mode;
 use cluster_model::{Desired, NewTask, NodeId, Reason};
 
 use crate::slots::{Slot, Steps, View, up};
 
 pub(crate) fn plan(view: &View<'_>, steps: &mut Steps) {
     let revision = view.service.revision;
-    let wanted = view.service.spec.replicas() as usize;
+    let Mode::Replicated { replicas } = view.service.spec.mode else { return };
+    let wanted = replicas as usize;
     let occupied: Vec<Slot<'_>> =
         view.slots.iter().filter(|slot| slot.occupied(revision)).collect();
     if occupied.len() < wanted {
@@ -43,7 +45,7 @@ fn grow(view: &View<'_>, occupied: &[Slot<'_>], wanted: usize, steps: &mut Steps
         // A task of the slot's former life may still be stopping.
         let alive = before.is_some_and(Slot::any_alive);
         let desired = if alive { Desired::Ready } else { Desired::Running };
-        let task = NewTask { slot: number, desired, reason, not_before_ms: 0, restarts: 0 };
+        let task = NewTask { desired, ..NewTask::new(number, reason) };
         steps.create(view.service.revision, task);
     }
 }

@@ -62,6 +62,8 @@ fn succeed(view: &View<'_>, slot: &Slot<'_>, last: &Task, steps: &mut Steps) {
         reason: Reason::Restart,
         not_before_ms: last.not_before_ms,
         restarts: last.restarts,
+        target: last.target,
+        beside: None,
     };
     let mut revision = last.revision;
     if last.status.state == Observed::Lost {

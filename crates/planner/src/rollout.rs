@@ -83,6 +83,6 @@ fn settles_at_ms(view: &View<'_>, task: &Task) -> Option<u64> {
 fn replace(view: &View<'_>, slot: &Slot<'_>, lead: &Task, reason: Reason, steps: &mut Steps) {
     steps.set(lead, Desired::Shutdown, Reason::Update);
     let desired = if slot.any_alive() { Desired::Ready } else { Desired::Running };
-    let task = NewTask { slot: slot.number(), desired, reason, not_before_ms: 0, restarts: 0 };
+    let task = NewTask { desired, ..NewTask::new(slot.number(), reason) };
     steps.create(view.service.revision, task);
 }

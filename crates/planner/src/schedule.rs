@@ -75,7 +75,7 @@ fn groups(state: &State, now_ms: u64) -> (Vec<&Task>, Vec<Group<'_>>) {
     let mut groups: Vec<Group<'_>> = groups
         .into_iter()
         .filter_map(|((service, revision), mut tasks)| {
-            let spec = state.service(service)?.task_spec(revision)?;
+            let spec = state.service(service)?.rules_of(revision)?;
             tasks.sort_unstable_by_key(|task| (task.slot, task.id));
             Some(Group { service, revision, spec, tasks })
         })

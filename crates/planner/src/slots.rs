@@ -150,6 +150,10 @@ impl Steps {
         self.creations.entry(revision).or_default().push(task);
     }
 
+    pub fn lose(&mut self, task: &Task) {
+        self.changes.push(Change::Lose { task: task.id });
+    }
+
     pub fn delete(&mut self, task: &Task) {
         self.changes.push(Change::Delete { task: task.id });
     }

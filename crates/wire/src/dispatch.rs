@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use cluster_model::spec::Disconnect;
 use cluster_model::{Desired, Observed, Service, StatusReport, Task};
 use cluster_pb::dispatcher::v1 as pb;
 
@@ -25,6 +26,15 @@ pub fn assignment(service: &Service, task: &Task, with_spec: bool) -> pb::Assign
         withdrawn: task.withdrawn,
         spec: spec.map(|spec| task_spec_to_pb(spec)),
         target_ports: service.ports.iter().map(|port| port.target.into()).collect(),
+        generic: task
+            .generic
+            .iter()
+            .map(|(kind, names)| pb::GenericHold { kind: kind.clone(), names: names.clone() })
+            .collect(),
+        stop_after_ms: match service.spec.disconnect {
+            Disconnect::StopAfter { after_ms } => after_ms,
+            Disconnect::Replace | Disconnect::Wait => 0,
+        },
     }
 }
 
@@ -41,6 +51,8 @@ pub fn report_from_pb(report: pb::TaskReport) -> Result<StatusReport, DecodeErro
         error: text(report.error),
         exit_code: report.exit_code,
         oom: report.oom,
+        ready: report.ready,
+        readiness: report.readiness,
     })
 }
 
@@ -54,6 +66,8 @@ pub fn report_to_pb(report: &StatusReport) -> pb::TaskReport {
         error: text(&report.error),
         exit_code: report.exit_code,
         oom: report.oom,
+        ready: report.ready,
+        readiness: report.readiness,
     }
 }
 

@@ -54,6 +54,7 @@ codes! {
     Bootstrapped = "E0109", FailedPrecondition, false, "";
     Ambiguous = "E0110", InvalidArgument, false, "give more characters of the id, or the exact name";
     TooLarge = "E0111", InvalidArgument, false, "";
+    NotNow = "E0112", FailedPrecondition, false, "`clusterctl service inspect SERVICE` shows where the service stands";
     NoCertificate = "E0201", Unauthenticated, false, "use a context of this cluster (`clusterctl context ls`)";
     WrongRole = "E0202", PermissionDenied, false, "this certificate's role may not make this call";
     WrongToken = "E0203", Unauthenticated, false, "get the present token with `clusterctl cluster token --role worker|manager`";
@@ -108,6 +109,7 @@ impl From<Refusal> for Failure {
             Refusal::Immutable { .. } => Code::Immutable,
             Refusal::Invalid(_) => Code::InvalidField,
             Refusal::NodeReady { .. } => Code::NodeReady,
+            Refusal::NotNow(_) => Code::NotNow,
             Refusal::AlreadyBootstrapped | Refusal::NotBootstrapped => Code::Bootstrapped,
         };
         Failure::new(code, refusal.to_string())

@@ -1,21 +1,47 @@
 //! Objects of the state as users see them: model -> protobuf.
 
 use cluster_model::endpoint::ServiceEndpoints;
-use cluster_model::node::{Availability, NodeDescription, NodeState};
-use cluster_model::{Node, Service, State, Task};
+use cluster_model::node::{Availability, Generic, NodeDescription, NodeState};
+use cluster_model::service::Event;
+use cluster_model::spec::Mode;
+use cluster_model::{
+    Desired, JobOutcome, JobRun, Node, Reason, Revision, Rollout, RolloutKind, RolloutState,
+    Service, State, Task,
+};
 use cluster_pb::dispatcher::v1 as dispatcher;
 use cluster_pb::types::v1 as pb;
 
 use crate::DecodeError;
-use crate::spec::{refuse, resources_from_pb, resources_to_pb, service_spec_to_pb};
+use crate::spec::{
+    refuse, resources_from_pb, resources_to_pb, service_spec_to_pb, task_spec_to_pb,
+};
+
+/// Kinds of generic resources that one node may have.
+const GENERIC_KINDS_MAX: usize = 64;
 
 pub fn service(state: &State, service: &Service) -> pb::Service {
+    let mode = service.spec.mode;
     let mut running = 0;
     let mut outdated = 0;
-    for task in state.tasks_of_service(service.id).filter(|task| task.fills_slot()) {
-        running += u32::from(task.serves());
-        outdated += u32::from(task.revision != service.revision);
+    let mut completed = 0;
+    let mut slots = 0;
+    let mut last_slot = None;
+    for task in state.tasks_of_service(service.id) {
+        let done = task.reason == Reason::Completed && task.revision == service.revision;
+        completed += u32::from(done);
+        if task.fills_slot() {
+            // Two tasks of a slot may run beside each other during an update.
+            slots += u32::from(last_slot.replace(task.slot) != Some(task.slot));
+            running += u32::from(runs(state, task));
+            outdated += u32::from(!service.is_current(task.revision));
+        }
     }
+    let desired = match mode {
+        Mode::Replicated { replicas } => replicas,
+        Mode::ReplicatedJob { completions, .. } => completions,
+        Mode::Global => slots,
+        Mode::GlobalJob => slots + completed,
+    };
     pb::Service {
         id: service.id.to_string(),
         version: service.version,
@@ -25,15 +51,100 @@ pub fn service(state: &State, service: &Service) -> pb::Service {
         revision: service.revision,
         ports: ports(service),
         running,
-        desired: service.spec.replicas(),
+        desired,
         outdated,
+        rollout: service.rollout.as_ref().map(rollout),
+        previous: service.previous.unwrap_or(0),
+        completed,
+        run: mode.is_job().then(|| job_run(service.run)),
+        parent_id: service.parent.map(|id| id.to_string()).unwrap_or_default(),
+        // Only the planner knows calendars.
+        next_launch_ms: 0,
+        last_launch_ms: match service.spec.job.schedule {
+            Some(_) => service.last_launch_ms,
+            None => 0,
+        },
+        events: service.events.iter().map(event).collect(),
     }
+}
+
+/// The task does what it is for, on a node that is heard.
+fn runs(state: &State, task: &Task) -> bool {
+    task.serves()
+        && task
+            .node
+            .and_then(|node| state.node(node))
+            .is_some_and(|node| node.state == NodeState::Ready)
+}
+
+pub fn event(event: &Event) -> pb::Event {
+    pb::Event { at_ms: event.at_ms, text: event.text.to_string() }
+}
+
+fn rollout(rollout: &Rollout) -> pb::Rollout {
+    pb::Rollout {
+        kind: match rollout.kind {
+            RolloutKind::Update => "update",
+            RolloutKind::Rollback => "rollback",
+        }
+        .to_owned(),
+        state: match rollout.state {
+            RolloutState::Running => "running",
+            RolloutState::AwaitingPromotion => "awaiting-promotion",
+            RolloutState::PausedByUser => "paused-by-user",
+            RolloutState::Paused => "paused",
+            RolloutState::Completed => "completed",
+        }
+        .to_owned(),
+        from: rollout.from,
+        to: rollout.to,
+        started_at_ms: rollout.started_at_ms,
+        since_ms: rollout.since_ms,
+        total: rollout.total,
+        failures: rollout.failures,
+        done: rollout.done,
+        promoted: rollout.promoted,
+        message: rollout.message.to_string(),
+    }
+}
+
+fn job_run(run: JobRun) -> pb::JobRun {
+    pb::JobRun {
+        started_at_ms: run.started_at_ms,
+        finished_at_ms: run.finished_at_ms,
+        outcome: match run.outcome {
+            JobOutcome::Unfinished => "unfinished",
+            JobOutcome::Succeeded => "succeeded",
+            JobOutcome::Failed => "failed",
+            JobOutcome::TimedOut => "timed-out",
+        }
+        .to_owned(),
+    }
+}
+
+/// The kept revisions of a service, the newest first.
+pub fn revisions(state: &State, service: &Service) -> Vec<pb::Revision> {
+    let tasks = |number: u32| {
+        let tasks = state.tasks_of_service(service.id);
+        let count = tasks.filter(|task| task.fills_slot() && task.revision == number).count();
+        u32::try_from(count).unwrap_or(u32::MAX)
+    };
+    let revision = |(number, revision): (&u32, &Revision)| pb::Revision {
+        number: *number,
+        created_at_ms: revision.created_at_ms,
+        task: Some(task_spec_to_pb(&revision.task)),
+        current: *number == service.revision,
+        previous: Some(*number) == service.previous,
+        tasks: tasks(*number),
+    };
+    service.revisions.iter().rev().map(revision).collect()
 }
 
 pub fn ports(service: &Service) -> Vec<pb::PortSpec> {
     let port = |port: &cluster_model::PublishedPort| pb::PortSpec {
         published: port.published.into(),
         target: port.target.into(),
+        host: false,
     };
     service.ports.iter().map(port).collect()
 }
@@ -65,6 +176,16 @@ pub fn task(state: &State, task: &Task) -> pb::Task {
         restarts: task.restarts,
         not_before_ms: task.not_before_ms,
         image: spec.map(|spec| spec.container.image.clone()).unwrap_or_default(),
+        ready: task.status.ready,
+        beside: task.beside.map(|id| id.to_string()).unwrap_or_default(),
+        crash_loop: task.reason == Reason::Restart
+            && task.restarts > 1
+            && task.desired == Desired::Ready,
+        target_node_name: task
+            .target
+            .and_then(|id| state.node(id))
+            .map(|node| node.name.clone())
+            .unwrap_or_default(),
     }
 }
 
@@ -90,6 +211,12 @@ pub fn node(state: &State, node: &Node) -> pb::Node {
         tasks: usage.tasks,
         role: "worker".to_owned(),
         manager_status: String::new(),
+        drain_deadline_ms: match node.spec.availability {
+            Availability::Drain => node.spec.drain.deadline_at_ms.unwrap_or(0),
+            _ => 0,
+        },
+        // Only the planner knows what a drain waits for.
+        drain_waits: Vec::new(),
     }
 }
 
@@ -123,7 +250,24 @@ pub fn description_to_pb(description: &NodeDescription) -> pb::NodeDescription {
         runtime: description.runtime.clone(),
         notices: description.notices.clone(),
         healthy: description.healthy,
+        generic: description.generic.iter().map(generic_to_pb).collect(),
     }
+}
+
+fn generic_to_pb((kind, generic): (&String, &Generic)) -> pb::GenericResource {
+    let (count, names) = match generic {
+        Generic::Count(count) => (*count, Vec::new()),
+        Generic::Named(names) => (0, names.clone()),
+    };
+    pb::GenericResource { kind: kind.clone(), count, names }
+}
+
+fn generic_from_pb(pb: pb::GenericResource) -> (String, Generic) {
+    let generic = match pb.names.is_empty() {
+        true => Generic::Count(pb.count),
+        false => Generic::Named(pb.names),
+    };
+    (pb.kind, generic)
 }
 
 pub fn description_from_pb(pb: pb::NodeDescription) -> Result<NodeDescription, DecodeError> {
@@ -146,6 +290,7 @@ pub fn description_from_pb(pb: pb::NodeDescription) -> Result<NodeDescription, D
         runtime: pb.runtime,
         notices: pb.notices.into_iter().take(16).collect(),
         healthy: pb.healthy,
+        generic: pb.generic.into_iter().take(GENERIC_KINDS_MAX).map(generic_from_pb).collect(),
     })
 }
 
@@ -153,6 +298,7 @@ pub fn endpoints(endpoints: &ServiceEndpoints) -> dispatcher::ServiceEndpoints {
     let port = |port: &cluster_model::PublishedPort| pb::PortSpec {
         published: port.published.into(),
         target: port.target.into(),
+        host: false,
     };
     let backend = |backend: &cluster_model::endpoint::Backend| dispatcher::Backend {
         task_id: backend.task.to_string(),

@@ -1,11 +1,14 @@
 //! Specs: protobuf <-> model.
 
-use cluster_model::constraint::Constraint;
 use cluster_model::spec::{
-    ContainerSpec, Mode, Mount, MountKind, PortSpec, Resources, RestartCondition, RestartPolicy,
-    ServiceSpec, TaskSpec,
+    ContainerSpec, HostPort, Mount, MountKind, PortSpec, Resources, RestartCondition,
+    RestartPolicy, ServiceSpec, TaskSpec,
 };
 use cluster_pb::types::v1 as pb;
+
+mod policy;
+
+pub use policy::{strategy_from_str, strategy_to_str};
 
 /// Grace given to a container between its stop signal and SIGKILL when the spec names none.
 pub const STOP_GRACE_PERIOD_MS: u64 = 10_000;
@@ -23,69 +26,120 @@ pub(crate) fn refuse(field: impl Into<String>, problem: impl ToString) -> Decode
 }
 
 pub fn service_spec_from_pb(spec: pb::ServiceSpec) -> Result<ServiceSpec, DecodeError> {
+    let mode = policy::mode_from_pb(&spec)?;
     let task = spec.task.ok_or_else(|| refuse("task", "is missing"))?;
-    let ports = spec.ports.iter().enumerate().map(|(place, port)| port_from_pb(place, port));
+    let mut task = task_spec_from_pb(task)?;
+    let mut ports = Vec::new();
+    for (place, port) in spec.ports.iter().enumerate() {
+        match port.host {
+            false => ports.push(port_from_pb(&format!("ports[{place}]"), port)?),
+            true => {
+                let port = host_port_from_pb(&format!("ports[{place}]"), port)?;
+                if !task.host_ports.contains(&port) {
+                    task.host_ports.push(port);
+                }
+            }
+        }
+    }
     Ok(ServiceSpec {
         name: spec.name,
         labels: spec.labels,
-        mode: Mode::Replicated { replicas: spec.replicas },
-        task: task_spec_from_pb(task)?,
-        ports: ports.collect::<Result<_, _>>()?,
+        mode,
+        task,
+        ports,
+        update: policy::update_from_pb("update", spec.update)?,
+        rollback: policy::update_from_pb("rollback", spec.rollback)?,
+        disconnect: policy::disconnect_from_pb(spec.disconnect)?,
+        priority: policy::priority_from_pb(spec.priority)?,
+        max_unavailable: policy::amount("max_unavailable", &spec.max_unavailable)?,
+        job: policy::job_from_pb(spec.job)?,
     })
 }
 
 pub fn service_spec_to_pb(spec: &ServiceSpec) -> pb::ServiceSpec {
+    let ports = spec.ports.iter().map(|port| pb::PortSpec {
+        published: port.published.into(),
+        target: port.target.into(),
+        host: false,
+    });
+    let (mode, max_concurrent) = policy::mode_to_pb(spec.mode);
     pb::ServiceSpec {
         name: spec.name.clone(),
         labels: spec.labels.clone(),
         replicas: spec.replicas(),
         task: Some(task_spec_to_pb(&spec.task)),
-        ports: spec
-            .ports
-            .iter()
-            .map(|port| pb::PortSpec {
-                published: port.published.into(),
-                target: port.target.into(),
-            })
-            .collect(),
+        ports: ports.collect(),
+        mode: mode.into(),
+        max_concurrent,
+        update: Some(policy::update_to_pb(&spec.update)),
+        rollback: Some(policy::update_to_pb(&spec.rollback)),
+        disconnect: Some(policy::disconnect_to_pb(spec.disconnect)),
+        priority: Some(spec.priority.into()),
+        max_unavailable: spec.max_unavailable.to_string(),
+        job: Some(policy::job_to_pb(&spec.job)),
     }
 }
 
-fn port_from_pb(place: usize, port: &pb::PortSpec) -> Result<PortSpec, DecodeError> {
-    let number = |part: &str, value: u32| {
-        u16::try_from(value).map_err(|_| {
-            refuse(format!("ports[{place}].{part}"), format!("{value} is not a port of 1-65535"))
-        })
-    };
+fn port_from_pb(field: &str, port: &pb::PortSpec) -> Result<PortSpec, DecodeError> {
     Ok(PortSpec {
-        published: number("published", port.published)?,
-        target: number("target", port.target)?,
+        published: port_number(&format!("{field}.published"), port.published)?,
+        target: port_number(&format!("{field}.target"), port.target)?,
     })
 }
 
+fn host_port_from_pb(field: &str, port: &pb::PortSpec) -> Result<HostPort, DecodeError> {
+    let PortSpec { published, target } = port_from_pb(field, port)?;
+    Ok(HostPort { published, target })
+}
+
+pub(crate) fn port_number(field: &str, value: u32) -> Result<u16, DecodeError> {
+    u16::try_from(value).map_err(|_| refuse(field, format!("{value} is not a port of 1-65535")))
+}
+
 pub fn task_spec_from_pb(spec: pb::TaskSpec) -> Result<TaskSpec, DecodeError> {
+    let placement = policy::placement_from_pb(&spec)?;
     let container = spec.container.ok_or_else(|| refuse("task.container", "is missing"))?;
-    let constraints = spec.constraints.iter().enumerate().map(|(place, text)| {
-        text.parse::<Constraint>().map_err(|error| refuse(format!("constraints[{place}]"), error))
-    });
+    let host_ports = spec
+        .host_ports
+        .iter()
+        .enumerate()
+        .map(|(place, port)| host_port_from_pb(&format!("host_ports[{place}]"), port));
     Ok(TaskSpec {
         container: container_from_pb(container)?,
         limits: resources_from_pb(spec.limits),
         reservations: resources_from_pb(spec.reservations),
         restart: restart_from_pb(spec.restart)?,
-        constraints: constraints.collect::<Result<_, _>>()?,
+        placement,
         force_update: spec.force_update,
+        generic: spec.generic,
+        host_ports: host_ports.collect::<Result<_, _>>()?,
+        health: policy::health_from_pb(spec.health)?,
+        drain_timeout_ms: spec.drain_timeout_ms,
     })
 }
 
 pub fn task_spec_to_pb(spec: &TaskSpec) -> pb::TaskSpec {
+    let placement = &spec.placement;
+    let host_ports = spec.host_ports.iter().map(|port| pb::PortSpec {
+        published: port.published.into(),
+        target: port.target.into(),
+        host: true,
+    });
     pb::TaskSpec {
         container: Some(container_to_pb(&spec.container)),
         limits: Some(resources_to_pb(spec.limits)),
         reservations: Some(resources_to_pb(spec.reservations)),
         restart: Some(restart_to_pb(spec.restart)),
-        constraints: spec.constraints.iter().map(ToString::to_string).collect(),
+        constraints: placement.constraints.iter().map(ToString::to_string).collect(),
         force_update: spec.force_update,
+        spread_over: placement.spread_over.iter().map(ToString::to_string).collect(),
+        max_per_node: placement.max_per_node,
+        strategy: placement.strategy.map(policy::strategy_to_str).unwrap_or_default().to_owned(),
+        affinities: placement.affinities.iter().map(policy::affinity_to_pb).collect(),
+        generic: spec.generic.clone(),
+        health: Some(policy::health_to_pb(&spec.health)),
+        drain_timeout_ms: spec.drain_timeout_ms,
+        host_ports: host_ports.collect(),
     }
 }
 
@@ -183,6 +237,8 @@ fn restart_from_pb(policy: Option<pb::RestartPolicy>) -> Result<RestartPolicy, D
         },
         delay_ms: policy.delay_ms,
         max_attempts: policy.max_attempts,
+        window_ms: policy.window_ms,
+        max_delay_ms: policy.max_delay_ms,
     })
 }
 
@@ -196,5 +252,7 @@ fn restart_to_pb(policy: RestartPolicy) -> pb::RestartPolicy {
         condition: condition.into(),
         delay_ms: policy.delay_ms,
         max_attempts: policy.max_attempts,
+        window_ms: policy.window_ms,
+        max_delay_ms: policy.max_delay_ms,
     }
 }

@@ -48,6 +48,7 @@ pub fn description(
         runtime: runtime.to_owned(),
         notices,
         healthy: true,
+        generic: BTreeMap::new(),
     }
 }
 

@@ -172,15 +172,7 @@ mod tests {
     use super::*;
 
     fn report(task: u64, state: Observed) -> StatusReport {
-        StatusReport {
-            task: TaskId(task),
-            state,
-            at_ms: 1,
-            message: None,
-            error: None,
-            exit_code: None,
-            oom: false,
-        }
+        StatusReport::new(TaskId(task), state, 1)
     }
 
     fn states(report: &pb::Report) -> Vec<&str> {

@@ -217,13 +217,13 @@ impl Agent {
                         Some(Heard::LogRequest(request)) => requests.take(request),
                         Some(Heard::Managers(managers)) => self.managers.learn(managers.addresses),
                         // A newer manager may say what we do not know.
-                        None => {}
+                        Some(Heard::Heard(_)) | None => {}
                     }
                 }
                 report = reporting.next() => out.say(Said::Report(report))?,
                 () = tokio::time::sleep_until(beat) => {
                     let trouble = node.health.trouble().unwrap_or_default();
-                    out.say(Said::Heartbeat(pb::Heartbeat { trouble }))?;
+                    out.say(Said::Heartbeat(pb::Heartbeat { trouble, sequence: 0 }))?;
                     beat = Instant::now() + jittered(period);
                 }
                 changed = followed.changed() => {

@@ -13,8 +13,10 @@ fn short(text: &str) -> Result<PortSpec, String> {
     check_protocol(protocol)?;
     let parts: Vec<&str> = ports.split(':').collect();
     match parts.as_slice() {
-        [target] => Ok(PortSpec { published: 0, target: port(target)? }),
-        [published, target] => Ok(PortSpec { published: port(published)?, target: port(target)? }),
+        [target] => Ok(PortSpec { published: 0, target: port(target)?, host: false }),
+        [published, target] => {
+            Ok(PortSpec { published: port(published)?, target: port(target)?, host: false })
+        }
         _ => Err(format!(
             "`{}` names an address; ports are published on every worker: write PUBLISHED:TARGET",
             shown(text)
@@ -46,7 +48,7 @@ fn long(text: &str) -> Result<PortSpec, String> {
         }
     }
     let target = target.ok_or_else(|| "target= is missing".to_owned())?;
-    Ok(PortSpec { published, target })
+    Ok(PortSpec { published, target, host: false })
 }
 
 /// One port, as `--publish-rm` names it.
@@ -78,7 +80,7 @@ mod tests {
     use super::*;
 
     fn spec(published: u32, target: u32) -> Result<PortSpec, String> {
-        Ok(PortSpec { published, target })
+        Ok(PortSpec { published, target, host: false })
     }
 
     #[test]

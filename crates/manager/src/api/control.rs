@@ -10,7 +10,7 @@ use std::pin::Pin;
 use cluster_model::{Command, State, Task};
 use cluster_pb::control::v1 as pb;
 use cluster_pb::control::v1::control_server::Control;
-use cluster_wire::{Code, Failure, object};
+use cluster_wire::{Code, Failure, object, spec};
 use futures::Stream;
 use tonic::{Request, Response, Status};
 
@@ -52,9 +52,11 @@ impl Control for ControlService {
         request: Request<pb::RemoveServiceRequest>,
     ) -> Result<Response<pb::RemoveServiceResponse>, Status> {
         let view = self.context.read(false).await?;
-        let id = lookup::service(&view.state, &request.into_inner().service)?.id;
+        let request = request.into_inner();
+        let id = lookup::service(&view.state, &request.service)?.id;
         let at_ms = self.context.clock.now_ms();
-        self.context.propose(Command::RemoveService { id, at_ms }).await?;
+        let version = request.version;
+        self.context.propose(Command::RemoveService { id, at_ms, version }).await?;
         tracing::info!(service_id = %id, "service removed");
         Ok(Response::new(pb::RemoveServiceResponse { id: id.to_string() }))
     }
@@ -168,6 +170,60 @@ impl Control for ControlService {
         request: Request<pb::GetTokenRequest>,
     ) -> Result<Response<pb::GetTokenResponse>, Status> {
         Ok(Response::new(self.token(request.into_inner()).await?))
+    }
+
+    async fn roll_back_service(
+        &self,
+        request: Request<pb::RollBackServiceRequest>,
+    ) -> Result<Response<pb::RollBackServiceResponse>, Status> {
+        Ok(Response::new(self.roll_back(request.into_inner()).await?))
+    }
+
+    async fn steer_rollout(
+        &self,
+        request: Request<pb::SteerRolloutRequest>,
+    ) -> Result<Response<pb::SteerRolloutResponse>, Status> {
+        Ok(Response::new(self.steer(request.into_inner()).await?))
+    }
+
+    async fn list_revisions(
+        &self,
+        request: Request<pb::ListRevisionsRequest>,
+    ) -> Result<Response<pb::ListRevisionsResponse>, Status> {
+        let request = request.into_inner();
+        let view = self.context.read(request.stale).await?;
+        let service = lookup::service(&view.state, &request.service)?;
+        Ok(Response::new(pb::ListRevisionsResponse {
+            service_id: service.id.to_string(),
+            revisions: object::revisions(&view.state, service),
+            index: view.applied_index,
+        }))
+    }
+
+    async fn update_cluster(
+        &self,
+        request: Request<pb::UpdateClusterRequest>,
+    ) -> Result<Response<pb::UpdateClusterResponse>, Status> {
+        let request = request.into_inner();
+        let strategy = spec::strategy_from_str(&request.strategy).map_err(Failure::from)?;
+        let command = Command::UpdateCluster { version: request.version, strategy };
+        self.context.propose(command).await?;
+        tracing::info!(strategy = request.strategy, "cluster updated");
+        Ok(Response::new(pb::UpdateClusterResponse {}))
+    }
+
+    async fn explain(
+        &self,
+        _request: Request<pb::ExplainRequest>,
+    ) -> Result<Response<pb::ExplainResponse>, Status> {
+        Err(Status::unimplemented("explain"))
+    }
+
+    async fn forecast(
+        &self,
+        _request: Request<pb::ForecastRequest>,
+    ) -> Result<Response<pb::ForecastResponse>, Status> {
+        Err(Status::unimplemented("forecast"))
     }
 
     async fn logs(

@@ -37,6 +37,23 @@ impl Step<'_> {
             Change::NodeDown { node, version, message } => {
                 one(self.node_down(at_ms, *node, *version, message))
             }
+            Change::Lose { task } => one(self.lose(at_ms, *task)),
+            Change::SetRollout { service, version, rollout } => {
+                one(self.set_rollout(at_ms, *service, *version, rollout))
+            }
+            Change::RollBack { service, version, message } => {
+                one(self.roll_back(at_ms, *service, *version, message))
+            }
+            Change::FinishJob { service, started_at_ms, outcome } => {
+                one(self.finish_job(at_ms, *service, *started_at_ms, *outcome))
+            }
+            Change::Launch { parent, child, scheduled_at_ms } => {
+                one(self.launch(at_ms, *parent, *child, *scheduled_at_ms))
+            }
+            Change::SkipLaunch { parent, scheduled_at_ms, message } => {
+                one(self.skip_launch(at_ms, *parent, *scheduled_at_ms, message))
+            }
+            Change::RemoveJob { service } => one(self.remove_job(*service)),
         }
     }
 
@@ -58,10 +75,19 @@ impl Step<'_> {
         let mut taken = 0;
         for (ordinal, new) in (0u64..).zip(tasks) {
             let id = TaskId(base.0.wrapping_add(ordinal));
-            let filled = self.state.tasks_of_slot(service, new.slot).any(Task::fills_slot);
-            let alive = new.desired == Desired::Running && self.slot_alive(service, new.slot, id);
+            let filled = self
+                .state
+                .tasks_of_slot(service, new.slot)
+                .any(|task| task.fills_slot() && Some(task.id) != new.beside);
+            let orphan = new.beside.is_some_and(|beside| {
+                self.state
+                    .task(beside)
+                    .is_none_or(|task| !task.fills_slot() || task.service != service)
+            });
+            let alive = new.desired == Desired::Running
+                && self.slot_alive(service, new.slot, [Some(id), new.beside]);
             let waits = matches!(new.desired, Desired::Ready | Desired::Running);
-            if filled || alive || !waits || self.state.task(id).is_some() {
+            if filled || orphan || alive || !waits || self.state.task(id).is_some() {
                 continue;
             }
             self.write_task(Task {
@@ -77,37 +103,33 @@ impl Step<'_> {
                 not_before_ms: new.not_before_ms,
                 restarts: new.restarts,
                 withdrawn: 0,
-                status: TaskStatus {
-                    state: Observed::Pending,
-                    at_ms,
-                    message: None,
-                    error: None,
-                    exit_code: None,
-                    oom: false,
-                    started_at_ms: 0,
-                },
+                status: TaskStatus::new(Observed::Pending, at_ms),
+                target: new.target,
+                beside: new.beside,
+                generic: Vec::new(),
             });
             taken += 1;
         }
         taken
     }
 
-    /// Whether another task of the slot may be running.
-    fn slot_alive(&self, service: ServiceId, slot: u32, except: TaskId) -> bool {
-        self.state.tasks_of_slot(service, slot).any(|task| {
-            task.id != except && task.node.is_some() && !task.status.state.is_terminal()
-        })
+    /// Whether a task of the slot may be running, other than the ones named.
+    fn slot_alive(&self, service: ServiceId, slot: u32, except: [Option<TaskId>; 2]) -> bool {
+        self.state
+            .tasks_of_slot(service, slot)
+            .any(|task| !except.contains(&Some(task.id)) && task.holds_resources())
     }
 
     fn assign(&mut self, at_ms: u64, id: TaskId, node: NodeId) -> bool {
         let Some(task) = self.state.task(id) else { return false };
-        let spec = self.state.service(task.service).and_then(|s| s.task_spec(task.revision));
+        let spec = self.state.service(task.service).and_then(|s| s.rules_of(task.revision));
         let (Some(spec), Some(target)) = (spec, self.state.node(node)) else { return false };
         let used = self.state.usage(node).reserved;
         let good = task.node.is_none()
             && task.fills_slot()
             && target.accepts_tasks()
-            && spec.constraints.iter().all(|constraint| constraint.holds(target))
+            && task.target.is_none_or(|target| target == node)
+            && spec.placement.constraints.iter().all(|constraint| constraint.holds(target))
             && fits(target.description.capacity, used, spec.reservations);
         if !good {
             return false;
@@ -126,7 +148,9 @@ impl Step<'_> {
         if desired <= task.desired {
             return false;
         }
-        if desired == Desired::Running && self.slot_alive(task.service, task.slot, id) {
+        if desired == Desired::Running
+            && self.slot_alive(task.service, task.slot, [Some(id), task.beside])
+        {
             return false;
         }
         let mut task = task.clone();
@@ -174,10 +198,21 @@ impl Step<'_> {
         node.state_since_ms = at_ms;
         node.message = message.clone();
         self.write_node(node);
-        let tasks: Vec<TaskId> = self.state.tasks_of_node(id).map(|task| task.id).collect();
-        for task in tasks {
-            self.lose_task(task, at_ms, "node down");
+        // Its tasks are not endpoints any more; what else becomes of them the planner decides.
+        self.state.tables.endpoints_version = self.index;
+        true
+    }
+
+    fn lose(&mut self, at_ms: u64, id: TaskId) -> bool {
+        let Some(task) = self.state.task(id) else { return false };
+        let down = task
+            .node
+            .and_then(|node| self.state.node(node))
+            .is_some_and(|node| node.state == NodeState::Down);
+        if !down || task.status.state.is_terminal() {
+            return false;
         }
+        self.lose_task(id, at_ms, "node down");
         true
     }
 }

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use super::Step;
 use crate::command::{Refusal, Reply};
 use crate::id::{ServiceId, TaskId};
-use crate::service::{PublishedPort, REVISIONS_KEPT, Service};
+use crate::service::{JobRun, PublishedPort, REVISIONS_KEPT, Revision, RolloutKind, Service};
 use crate::spec::ServiceSpec;
-use crate::task::{Desired, Reason};
+use crate::task::{Desired, Reason, Task};
 use crate::validate;
 
 /// Ports handed out to services that ask for any.
@@ -21,6 +21,29 @@ impl Step<'_> {
         spec: &Arc<ServiceSpec>,
         at_ms: u64,
     ) -> Result<Reply, Refusal> {
+        self.put_new_service(id, spec, at_ms, None)?;
+        Ok(Reply::Service { id, version: self.index })
+    }
+
+    /// A job that a schedule launches; answers its name.
+    pub(super) fn create_child(
+        &mut self,
+        id: ServiceId,
+        spec: &Arc<ServiceSpec>,
+        at_ms: u64,
+        parent: ServiceId,
+    ) -> Result<String, Refusal> {
+        self.put_new_service(id, spec, at_ms, Some(parent))?;
+        Ok(spec.name.clone())
+    }
+
+    fn put_new_service(
+        &mut self,
+        id: ServiceId,
+        spec: &Arc<ServiceSpec>,
+        at_ms: u64,
+        parent: Option<ServiceId>,
+    ) -> Result<(), Refusal> {
         validate::service(spec).map_err(Refusal::Invalid)?;
         if self.state.service(id).is_some() {
             return Err(Refusal::IdTaken(id.to_string()));
@@ -29,18 +52,40 @@ impl Step<'_> {
             return Err(Refusal::NameTaken { kind: "service".into(), name: spec.name.clone() });
         }
         let ports = self.allocate_ports(id, spec, &[])?;
-        self.write_service(Service {
+        let first = Revision { task: Arc::new(spec.task.clone()), created_at_ms: at_ms };
+        let mut service = Service {
             id,
             version: self.index,
             created_at_ms: at_ms,
             updated_at_ms: at_ms,
             spec: spec.clone(),
             revision: 1,
-            revisions: BTreeMap::from([(1, Arc::new(spec.task.clone()))]),
+            revisions: BTreeMap::from([(1, first)]),
+            previous: None,
+            rollout: None,
             ports,
             removed: false,
-        });
-        Ok(Reply::Service { id, version: self.index })
+            parent,
+            run: JobRun { started_at_ms: at_ms, ..JobRun::default() },
+            last_launch_ms: at_ms,
+            events: Vec::new(),
+        };
+        service.note(at_ms, "created");
+        self.write_service(service);
+        Ok(())
+    }
+
+    /// A service that has not changed since a user read it.
+    pub(super) fn service_at(&self, id: ServiceId, version: u64) -> Result<Service, Refusal> {
+        let service = self.existing_service(id)?;
+        if service.version != version {
+            return Err(Refusal::VersionMoved {
+                kind: "service".into(),
+                read: version,
+                current: service.version,
+            });
+        }
+        Ok(service.clone())
     }
 
     pub(super) fn update_service(
@@ -49,34 +94,91 @@ impl Step<'_> {
         version: u64,
         spec: &Arc<ServiceSpec>,
         at_ms: u64,
+        give_up: &[TaskId],
     ) -> Result<Reply, Refusal> {
-        let mut service = self.existing_service(id)?.clone();
-        if service.version != version {
-            return Err(Refusal::VersionMoved {
-                kind: "service".into(),
-                read: version,
-                current: service.version,
-            });
-        }
+        let mut service = self.service_at(id, version)?;
         validate::service(spec).map_err(Refusal::Invalid)?;
         if service.spec.name != spec.name {
             return Err(Refusal::Immutable { field: "name".into() });
         }
+        if std::mem::discriminant(&service.spec.mode) != std::mem::discriminant(&spec.mode) {
+            return Err(Refusal::Immutable { field: "mode".into() });
+        }
+        if service.spec.job.schedule.is_some() != spec.job.schedule.is_some() {
+            return Err(Refusal::Immutable { field: "job.schedule".into() });
+        }
+        self.check_given_up(&service, spec, give_up)?;
         service.ports = self.allocate_ports(id, spec, &service.ports)?;
-        if service.spec.task != spec.task {
-            service.revision += 1;
-            service.revisions.insert(service.revision, Arc::new(spec.task.clone()));
+        let (before, wanted) = (service.spec.replicas(), spec.replicas());
+        if before != wanted {
+            service.note(at_ms, format!("scaled from {before} to {wanted}"));
+        }
+        let new_task = service.spec.task != spec.task;
+        service.spec = spec.clone();
+        if new_task {
+            let number = service.revisions.keys().next_back().map_or(1, |last| last + 1);
+            let task = Arc::new(spec.task.clone());
+            service.revisions.insert(number, Revision { task, created_at_ms: at_ms });
+            service.note(at_ms, format!("updated by a user to revision {number}"));
+            self.move_to(&mut service, number, RolloutKind::Update, at_ms, "begun by an update");
             self.drop_old_revisions(&mut service);
         }
-        service.spec = spec.clone();
         service.version = self.index;
         service.updated_at_ms = at_ms;
         self.write_service(service);
+        for task in give_up {
+            self.give_up_slot(id, *task);
+        }
         Ok(Reply::Service { id, version: self.index })
     }
 
-    pub(super) fn remove_service(&mut self, id: ServiceId) -> Result<Reply, Refusal> {
-        let mut service = self.existing_service(id)?.clone();
+    fn check_given_up(
+        &self,
+        service: &Service,
+        spec: &ServiceSpec,
+        give_up: &[TaskId],
+    ) -> Result<(), Refusal> {
+        let refuse = |problem: String| {
+            Err(Refusal::Invalid(validate::Invalid { field: "remove".into(), problem }))
+        };
+        let fewer = service.spec.replicas().saturating_sub(spec.replicas()) as usize;
+        if give_up.len() > fewer {
+            return refuse(format!(
+                "names {} tasks, but the service shrinks by {fewer}",
+                give_up.len()
+            ));
+        }
+        for id in give_up {
+            let task = self.state.task(*id).filter(|task| task.service == service.id);
+            if !task.is_some_and(Task::fills_slot) {
+                return refuse(format!(
+                    "task `{id}` is no present task of service `{}`",
+                    service.spec.name
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn give_up_slot(&mut self, service: ServiceId, task: TaskId) {
+        let Some(slot) = self.state.task(task).map(|task| task.slot) else { return };
+        let tasks: Vec<Task> = self.state.tasks_of_slot(service, slot).cloned().collect();
+        for mut task in tasks.into_iter().filter(|task| task.desired != Desired::Remove) {
+            task.desired = Desired::Remove;
+            task.reason = Reason::ScaleDown;
+            self.write_task(task);
+        }
+    }
+
+    pub(super) fn remove_service(
+        &mut self,
+        id: ServiceId,
+        version: Option<u64>,
+    ) -> Result<Reply, Refusal> {
+        let mut service = match version {
+            Some(version) => self.service_at(id, version)?,
+            None => self.existing_service(id)?.clone(),
+        };
         let tasks: Vec<TaskId> = self.state.tasks_of_service(id).map(|task| task.id).collect();
         for task in &tasks {
             let Some(mut task) = self.state.task(*task).cloned() else { continue };
@@ -97,12 +199,12 @@ impl Step<'_> {
         Ok(Reply::Done)
     }
 
-    fn existing_service(&self, id: ServiceId) -> Result<&Service, Refusal> {
+    pub(super) fn existing_service(&self, id: ServiceId) -> Result<&Service, Refusal> {
         let missing = || Refusal::NotFound { kind: "service".into(), id: id.to_string() };
         self.state.service(id).filter(|service| !service.removed).ok_or_else(missing)
     }
 
-    fn write_service(&mut self, service: Service) {
+    pub(super) fn write_service(&mut self, service: Service) {
         let old = self.state.service(service.id);
         if old.map(|old| (&old.ports, old.removed)) != Some((&service.ports, service.removed)) {
             self.state.tables.endpoints_version = self.index;
@@ -152,6 +254,9 @@ impl Step<'_> {
     fn drop_old_revisions(&self, service: &mut Service) {
         let mut in_use: Vec<u32> =
             self.state.tasks_of_service(service.id).map(|task| task.revision).collect();
+        in_use.extend(service.previous);
+        in_use.extend(service.rollout.as_ref().map(|rollout| rollout.from));
+        in_use.push(service.revision);
         in_use.sort_unstable();
         in_use.dedup();
         while service.revisions.len() > REVISIONS_KEPT {
@@ -161,8 +266,8 @@ impl Step<'_> {
                 .copied()
                 .find(|number| in_use.binary_search(number).is_err());
             match oldest_free {
-                Some(number) if number < service.revision => service.revisions.remove(&number),
-                _ => break,
+                Some(number) => service.revisions.remove(&number),
+                None => break,
             };
         }
     }

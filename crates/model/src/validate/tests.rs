@@ -1,7 +1,7 @@
 //! Every limit refuses with the field's path, and the value at the limit passes.
 
 use super::*;
-use crate::spec::{Mount, RestartPolicy};
+use crate::spec::{Mode, Mount, RestartPolicy};
 
 fn spec() -> ServiceSpec {
     ServiceSpec {
@@ -26,10 +26,10 @@ fn spec() -> ServiceSpec {
             limits: Resources::default(),
             reservations: Resources::default(),
             restart: RestartPolicy::default(),
-            constraints: vec![],
-            force_update: 0,
+            ..TaskSpec::default()
         },
         ports: vec![],
+        ..ServiceSpec::default()
     }
 }
 

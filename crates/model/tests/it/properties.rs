@@ -38,10 +38,11 @@ fn spec(name: u64, memory: u64, port: u16, force_update: u64) -> Arc<ServiceSpec
             limits: Resources::default(),
             reservations: Resources { cpu_nanos: 0, memory_bytes: memory << 22 },
             restart: RestartPolicy::default(),
-            constraints: vec![],
             force_update,
+            ..TaskSpec::default()
         },
         ports: if port == 9 { vec![] } else { vec![PortSpec { published: port, target: 80 }] },
+        ..ServiceSpec::default()
     })
 }
 
@@ -83,13 +84,8 @@ fn change() -> impl Strategy<Value = Change> {
             Reason::Exhausted,
         ])
     };
-    let new = (1u32..4, desired(), reason()).prop_map(|(slot, desired, reason)| NewTask {
-        slot,
-        desired,
-        reason,
-        not_before_ms: 0,
-        restarts: 0,
-    });
+    let new = (1u32..4, desired(), reason())
+        .prop_map(|(slot, desired, reason)| NewTask { desired, ..NewTask::new(slot, reason) });
     prop_oneof![
         4 => (0u64..3, 1u32..4, task(), prop::collection::vec(new, 1..4)).prop_map(
             |(service, revision, base, tasks)| Change::CreateTasks {
@@ -104,6 +100,7 @@ fn change() -> impl Strategy<Value = Change> {
             .prop_map(|(task, desired, reason)| Change::SetDesired { task, desired, reason }),
         1 => task().prop_map(|task| Change::Explain { task, message: "no room".into() }),
         1 => task().prop_map(|task| Change::Delete { task }),
+        1 => task().prop_map(|task| Change::Lose { task }),
         1 => (node(), 0u64..80).prop_map(|(node, version)| Change::NodeDown {
             node,
             version,
@@ -119,15 +116,7 @@ fn command() -> impl Strategy<Value = Command> {
         prop::sample::select(vec![Availability::Active, Availability::Pause, Availability::Drain]);
     let report = (node(), 0u64..12, observed()).prop_map(|(node, task, state)| {
         let task = TaskId(task);
-        let report = StatusReport {
-            task,
-            state,
-            at_ms: 7,
-            message: None,
-            error: None,
-            exit_code: None,
-            oom: false,
-        };
+        let report = StatusReport::new(task, state, 7);
         (node, report)
     });
     prop_oneof![
@@ -140,9 +129,10 @@ fn command() -> impl Strategy<Value = Command> {
                 version,
                 spec: spec(name, memory, port, force),
                 at_ms: 1,
+                give_up: vec![],
             }
         ),
-        1 => service().prop_map(|id| Command::RemoveService { id, at_ms: 1 }),
+        1 => service().prop_map(|id| Command::RemoveService { id, at_ms: 1, version: None }),
         3 => (node(), 0u64..4).prop_map(|(id, name)| Command::RegisterNode {
             id,
             name: format!("n{name}"),
@@ -174,14 +164,14 @@ fn command() -> impl Strategy<Value = Command> {
 /// Names versions that exist often enough for updates to be taken.
 fn aim(state: &State, command: Command, honest: bool) -> Command {
     match command {
-        Command::UpdateService { id, version, spec, at_ms } if honest => {
+        Command::UpdateService { id, version, spec, at_ms, give_up } if honest => {
             let service = state.service(id);
             let version = service.map_or(version, |service| service.version);
             let mut spec = (*spec).clone();
             if let Some(service) = service {
                 spec.name = service.spec.name.clone();
             }
-            Command::UpdateService { id, version, spec: Arc::new(spec), at_ms }
+            Command::UpdateService { id, version, spec: Arc::new(spec), at_ms, give_up }
         }
         Command::UpdateNode { id, version, spec, at_ms } if honest => {
             let version = state.node(id).map_or(version, |node| node.version);

@@ -41,7 +41,7 @@ fn part(obstacle: Obstacle, count: u32, spec: &TaskSpec, most: Resources) -> Str
     match obstacle {
         Obstacle::Constraint(place) => {
             let does = many("does", "do");
-            let constraint = spec.constraints.get(place).map(ToString::to_string);
+            let constraint = spec.placement.constraints.get(place).map(ToString::to_string);
             format!("{nodes} {does} not meet constraint {}", constraint.unwrap_or_default())
         }
         Obstacle::Cpu => format!(

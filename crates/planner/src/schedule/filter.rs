@@ -66,7 +66,9 @@ pub(super) fn obstacle(candidate: &Candidate<'_>, spec: &TaskSpec) -> Option<Obs
     if !node.description.healthy {
         return Some(Obstacle::Unhealthy);
     }
-    if let Some(place) = spec.constraints.iter().position(|constraint| !constraint.holds(node)) {
+    if let Some(place) =
+        spec.placement.constraints.iter().position(|constraint| !constraint.holds(node))
+    {
         return Some(Obstacle::Constraint(place));
     }
     if candidate.has_room(spec) {

@@ -85,7 +85,7 @@ fn a_label_that_goes_evicts_and_one_that_comes_attracts() {
     let mut world = World::with_nodes(2);
     world.label(NodeId(1), "rack", "a");
     let mut spec = spec("web", 2);
-    spec.task.constraints = vec!["node.labels.rack==a".parse().expect("parses")];
+    spec.task.placement.constraints = vec!["node.labels.rack==a".parse().expect("parses")];
     let web = world.create(1, spec);
     world.settle();
     assert_eq!(world.spread(web), [2, 0]);

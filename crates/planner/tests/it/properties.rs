@@ -90,9 +90,9 @@ impl Shape {
         spec.task.container.image = self.image.into();
         spec.task.reservations.memory_bytes = self.memory_mib * MIB;
         spec.task.restart = self.policy;
-        spec.task.constraints.clear();
+        spec.task.placement.constraints.clear();
         if self.rack {
-            spec.task.constraints.push("node.labels.rack==a".parse().expect("parses"));
+            spec.task.placement.constraints.push("node.labels.rack==a".parse().expect("parses"));
         }
     }
 }
@@ -115,7 +115,7 @@ fn shape() -> impl Strategy<Value = Shape> {
             image,
             memory_mib,
             rack,
-            policy: RestartPolicy { condition, delay_ms, max_attempts },
+            policy: RestartPolicy { condition, delay_ms, max_attempts, ..RestartPolicy::default() },
         })
 }
 
@@ -184,8 +184,11 @@ impl Run {
             }
             Op::Scale { service, replicas } => world.scale(ServiceId(*service), *replicas),
             Op::Remove { service } => {
-                let _ = world
-                    .apply(Command::RemoveService { id: ServiceId(*service), at_ms: world.now_ms });
+                let _ = world.apply(Command::RemoveService {
+                    id: ServiceId(*service),
+                    at_ms: world.now_ms,
+                    version: None,
+                });
             }
             Op::Join { node } => world.join(NodeId(*node), 1024 * MIB),
             Op::Cut { node } => world.cut_off(NodeId(*node)),
@@ -305,7 +308,10 @@ fn check_rest(world: &World) {
                 let node = world.state.node(task.node.expect("placed")).expect("known");
                 assert_ne!(node.spec.availability, Availability::Drain, "{task:?} stayed");
                 let spec = service.task_spec(task.revision).expect("kept");
-                assert!(spec.constraints.iter().all(|c| c.holds(node)), "{task:?} stayed");
+                assert!(
+                    spec.placement.constraints.iter().all(|c| c.holds(node)),
+                    "{task:?} stayed"
+                );
                 continue;
             }
             all_run = false;
@@ -330,7 +336,7 @@ fn placeable(world: &World, task: &Task) -> bool {
     world.state.nodes().any(|node| {
         let used = world.state.usage(node.id).reserved;
         node.accepts_tasks()
-            && spec.constraints.iter().all(|constraint| constraint.holds(node))
+            && spec.placement.constraints.iter().all(|constraint| constraint.holds(node))
             && fits(node.description.capacity, used, spec.reservations)
     })
 }

@@ -158,6 +158,7 @@ fn a_lost_node_costs_no_attempt_and_no_wait() {
         condition: RestartCondition::None,
         max_attempts: Some(0),
         delay_ms: Some(50_000),
+        ..RestartPolicy::default()
     };
     let (mut world, web) = world(policy);
     let (old, node) = (world.holder(web, 1).id, world.holder(web, 1).node.expect("placed"));
@@ -198,7 +199,9 @@ fn history_is_kept_to_five_tasks_a_slot() {
     }
     assert_eq!(world.tasks(web).len(), 5);
     assert_eq!(world.holder(web, 1).restarts, 20);
-    world.apply(Command::RemoveService { id: web, at_ms: world.now_ms }).expect("removed");
+    world
+        .apply(Command::RemoveService { id: web, at_ms: world.now_ms, version: None })
+        .expect("removed");
     world.settle();
     assert!(world.state.service(web).is_none());
     assert_eq!(world.state.task_count(), 0);

@@ -88,7 +88,7 @@ fn a_spent_new_revision_holds_the_update_too() {
 fn an_unplaceable_revision_costs_one_slot() {
     let (mut world, web) = world(3);
     world.update(web, |spec| {
-        spec.task.constraints = vec!["node.labels.rack==x".parse().expect("parses")];
+        spec.task.placement.constraints = vec!["node.labels.rack==x".parse().expect("parses")];
     });
     world.settle_through_waits();
     assert_eq!(world.running(web).len(), 2);

@@ -62,7 +62,7 @@ fn explanations_count_every_obstacle() {
     world.cut_off(NodeId(6));
     world.advance(LEASE_MS + 1);
     let mut spec = spec("web", 1);
-    spec.task.constraints = vec!["node.labels.rack==x".parse().expect("parses")];
+    spec.task.placement.constraints = vec!["node.labels.rack==x".parse().expect("parses")];
     spec.task.reservations.memory_bytes = 64 * MIB;
     spec.task.reservations.cpu_nanos = 4_500_000_000;
     let web = world.create(1, spec);

@@ -56,10 +56,10 @@ pub fn spec(name: &str, replicas: u32) -> ServiceSpec {
             limits: Resources::default(),
             reservations: Resources::default(),
             restart: RestartPolicy::default(),
-            constraints: vec![],
-            force_update: 0,
+            ..TaskSpec::default()
         },
         ports: vec![],
+        ..ServiceSpec::default()
     }
 }
 
@@ -171,8 +171,14 @@ impl World {
         let mut spec = (*service.spec).clone();
         edit(&mut spec);
         let (version, spec) = (service.version, Arc::new(spec));
-        self.apply(Command::UpdateService { id, version, spec, at_ms: self.now_ms })
-            .expect("updated");
+        self.apply(Command::UpdateService {
+            id,
+            version,
+            spec,
+            at_ms: self.now_ms,
+            give_up: vec![],
+        })
+        .expect("updated");
     }
 
     pub fn scale(&mut self, id: ServiceId, replicas: u32) {
@@ -321,7 +327,7 @@ impl World {
 
 pub fn report(task: TaskId, state: Observed, at_ms: u64) -> StatusReport {
     let exit_code = (state == Observed::Failed).then_some(1);
-    StatusReport { task, state, at_ms, message: None, error: None, exit_code, oom: false }
+    StatusReport { exit_code, ..StatusReport::new(task, state, at_ms) }
 }
 
 /// What may never happen, whatever is applied.

@@ -49,7 +49,7 @@ impl Ending {
     pub fn report(self, task: TaskId, at_ms: u64) -> StatusReport {
         let Self { state, error, exit_code, oom } = self;
         let error = error.map(Into::into);
-        StatusReport { task, state, at_ms, message: None, error, exit_code, oom }
+        StatusReport { error, exit_code, oom, ..StatusReport::new(task, state, at_ms) }
     }
 }
 

@@ -305,13 +305,8 @@ impl Supervisor {
         }
         self.reported = state;
         let report = StatusReport {
-            task: self.task,
-            state,
-            at_ms: now_ms(),
             message: message.map(Into::into),
-            error: None,
-            exit_code: None,
-            oom: false,
+            ..StatusReport::new(self.task, state, now_ms())
         };
         self.node.report(report, urgency);
     }

@@ -58,6 +58,7 @@ pub async fn run(args: &Args, invocation: &mut Invocation) -> Result<(), Error> 
             version: node.version,
             availability,
             labels,
+            ..Default::default()
         })
         .await?;
     invocation.printer.data(&node.id)

@@ -113,6 +113,7 @@ fn build(args: &Args) -> Result<pb::ServiceSpec, Error> {
             ..Default::default()
         }),
         ports: args.publish.clone(),
+        ..Default::default()
     };
     args.settings.apply(&mut spec);
     Ok(spec)

@@ -16,7 +16,7 @@ pub struct Args {
 pub async fn run(args: &Args, invocation: &mut Invocation) -> Result<(), Error> {
     let mut client = invocation.client()?;
     for_each(invocation, &args.services, async |invocation, service| {
-        let request = RemoveServiceRequest { service: service.clone() };
+        let request = RemoveServiceRequest { service: service.clone(), version: None };
         let id = client.remove_service(request).await?.id;
         invocation.printer.data(&id)
     })

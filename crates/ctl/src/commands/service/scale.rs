@@ -57,8 +57,12 @@ async fn scale(client: &mut Client, target: &Target) -> Result<Goal, Error> {
     let mut spec = service.spec.unwrap_or_default();
     spec.replicas = target.replicas;
     let name = spec.name.clone();
-    let request =
-        UpdateServiceRequest { id: service.id.clone(), version: service.version, spec: Some(spec) };
+    let request = UpdateServiceRequest {
+        id: service.id.clone(),
+        version: service.version,
+        spec: Some(spec),
+        remove_tasks: Vec::new(),
+    };
     let version = client.update_service(request).await?.version;
     Ok(Goal { id: service.id, name, version, revision_before: Some(service.revision) })
 }

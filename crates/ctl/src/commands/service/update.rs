@@ -101,8 +101,12 @@ pub async fn run(args: &Args, invocation: &mut Invocation) -> Result<(), Error> 
     let mut spec = service.spec.unwrap_or_default();
     change(&mut spec, args)?;
     let name = spec.name.clone();
-    let request =
-        UpdateServiceRequest { id: service.id.clone(), version: service.version, spec: Some(spec) };
+    let request = UpdateServiceRequest {
+        id: service.id.clone(),
+        version: service.version,
+        spec: Some(spec),
+        remove_tasks: Vec::new(),
+    };
     let version = client.update_service(request).await?.version;
     invocation.printer.data(&service.id)?;
     let goal = Goal { id: service.id, name, version, revision_before: Some(service.revision) };

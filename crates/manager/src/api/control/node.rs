@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use cluster_identity::{CaDigest, JoinSecret, JoinToken, Role};
 use cluster_model::cluster::Secret;
-use cluster_model::{Command, Manager, NodeId, NodeSpec, NodeState, Reply};
+use cluster_model::{Command, DrainPolicy, Manager, NodeId, NodeSpec, NodeState, Reply};
 use cluster_pb::control::v1 as pb;
 use cluster_pb::types::v1 as types;
-use cluster_wire::{Code, Failure, object};
+use cluster_wire::{Code, Failure, object, spec};
 
 use super::{ControlService, cluster_of, page, page_limit};
 use crate::api::lookup::{self, Member};
@@ -96,8 +96,11 @@ impl ControlService {
             .parse()
             .map_err(|error| Failure::new(Code::InvalidField, format!("field `id`: {error}")))?;
         let availability = object::availability_from_str(&request.availability)?;
-        let spec = NodeSpec { availability, labels: request.labels };
         let at_ms = self.context.clock.now_ms();
+        let deadline_at_ms =
+            request.drain_deadline_ms.map(|after_ms| at_ms.saturating_add(after_ms));
+        let drain = DrainPolicy { deadline_at_ms, force: request.drain_force };
+        let spec = NodeSpec { availability, labels: request.labels, drain };
         let command = Command::UpdateNode { id, version: request.version, spec, at_ms };
         let (index, reply) = self.context.propose(command).await?;
         tracing::info!(node_id = %id, availability = request.availability, "node updated");
@@ -192,6 +195,9 @@ impl ControlService {
             workers_ready: count(state.nodes().filter(|n| n.state == NodeState::Ready).count()),
             workers: count(state.node_count()),
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            strategy: spec::strategy_to_str(cluster.strategy).to_owned(),
+            object_version: cluster.version,
+            storm: String::new(),
         })
     }
 

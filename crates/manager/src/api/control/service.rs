@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use cluster_model::{Command, Reply, ServiceId, validate};
+use cluster_model::{Command, Reply, ServiceId, Steer, TaskId, validate};
 use cluster_pb::control::v1 as pb;
 use cluster_wire::{Code, Failure, object, spec};
 
 use super::ControlService;
+use crate::api::lookup;
 use crate::context::mint;
 
 impl ControlService {
@@ -36,9 +37,16 @@ impl ControlService {
             .parse()
             .map_err(|error| Failure::new(Code::InvalidField, format!("field `id`: {error}")))?;
         let spec = decode(request.spec)?;
+        let give_up = request.remove_tasks.iter().enumerate().map(|(place, text)| {
+            let refuse = |error| {
+                Failure::new(Code::InvalidField, format!("field `remove_tasks[{place}]`: {error}"))
+            };
+            text.parse::<TaskId>().map_err(refuse)
+        });
+        let give_up = give_up.collect::<Result<Vec<_>, _>>()?;
         let at_ms = self.context.clock.now_ms();
-        let command =
-            Command::UpdateService { id, version: request.version, spec: Arc::new(spec), at_ms };
+        let (version, spec) = (request.version, Arc::new(spec));
+        let command = Command::UpdateService { id, version, spec, at_ms, give_up };
         let (index, reply) = self.context.propose(command).await?;
         tracing::info!(service_id = %id, index, "service updated");
         let version = match reply {
@@ -46,6 +54,46 @@ impl ControlService {
             _ => index,
         };
         Ok(pb::UpdateServiceResponse { version })
+    }
+
+    pub(super) async fn roll_back(
+        &self,
+        request: pb::RollBackServiceRequest,
+    ) -> Result<pb::RollBackServiceResponse, Failure> {
+        let id: ServiceId = request
+            .id
+            .parse()
+            .map_err(|error| Failure::new(Code::InvalidField, format!("field `id`: {error}")))?;
+        let at_ms = self.context.clock.now_ms();
+        let to = (request.to != 0).then_some(request.to);
+        let command = Command::RollBackService { id, version: request.version, to, at_ms };
+        let (index, _) = self.context.propose(command).await?;
+        let view = self.context.raft.view();
+        let revision = view.state.service(id).map_or(0, |service| service.revision);
+        tracing::info!(service_id = %id, index, revision, "service rolled back");
+        Ok(pb::RollBackServiceResponse { version: index, revision })
+    }
+
+    pub(super) async fn steer(
+        &self,
+        request: pb::SteerRolloutRequest,
+    ) -> Result<pb::SteerRolloutResponse, Failure> {
+        let steer = match request.steer.as_str() {
+            "pause" => Steer::Pause,
+            "resume" => Steer::Resume,
+            "promote" => Steer::Promote,
+            _ => {
+                let message = "field `steer`: is unknown; use pause, resume or promote";
+                return Err(Failure::new(Code::InvalidField, message));
+            }
+        };
+        let view = self.context.read(false).await?;
+        let service = lookup::service(&view.state, &request.service)?;
+        let (id, version) = (service.id, service.version);
+        let at_ms = self.context.clock.now_ms();
+        self.context.propose(Command::SteerRollout { id, steer, at_ms }).await?;
+        tracing::info!(service_id = %id, steer = request.steer, "rollout steered");
+        Ok(pb::SteerRolloutResponse { id: id.to_string(), version })
     }
 }
 

@@ -152,6 +152,7 @@ fn cluster() -> Cluster {
         heartbeat_period_ms: 1000,
         lease_ms: 3000,
         managers: [(NodeId(1), manager("m1"))].into(),
+        strategy: Default::default(),
     }
 }
 
@@ -232,7 +233,7 @@ fn create_bare() -> Command {
     let mut spec = full();
     spec.name = "bare".into();
     spec.labels.clear();
-    spec.task.constraints.clear();
+    spec.task.placement.constraints.clear();
     spec.task.restart = RestartPolicy::default();
     spec.task.limits = Resources::default();
     spec.task.reservations = Resources::default();

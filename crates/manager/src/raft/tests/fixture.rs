@@ -38,6 +38,7 @@ pub(crate) fn bootstrap() -> Command {
         heartbeat_period_ms: 1000,
         lease_ms: 3000,
         managers: BTreeMap::new(),
+        strategy: Default::default(),
     }))
 }
 

@@ -41,10 +41,10 @@ pub fn spec(name: &str, ports: &[(u16, u16)]) -> ServiceSpec {
             limits: Resources::default(),
             reservations: Resources { cpu_nanos: 1_000_000_000, memory_bytes: 64 << 20 },
             restart: RestartPolicy::default(),
-            constraints: vec![],
-            force_update: 0,
+            ..TaskSpec::default()
         },
         ports: ports.iter().map(|(published, target)| port(*published, *target)).collect(),
+        ..ServiceSpec::default()
     }
 }
 
@@ -53,7 +53,7 @@ fn port(published: u16, target: u16) -> PortSpec {
 }
 
 pub fn new_task(slot: u32, desired: Desired) -> NewTask {
-    NewTask { slot, desired, reason: Reason::ScaleUp, not_before_ms: 0, restarts: 0 }
+    NewTask { desired, ..NewTask::new(slot, Reason::ScaleUp) }
 }
 
 impl Fixture {
@@ -107,7 +107,7 @@ impl Fixture {
         let mut spec = (*service.spec).clone();
         edit(&mut spec);
         let (version, spec) = (service.version, Arc::new(spec));
-        self.apply(Command::UpdateService { id, version, spec, at_ms: 4 })
+        self.apply(Command::UpdateService { id, version, spec, at_ms: 4, give_up: vec![] })
     }
 
     /// Applies one step and answers whether it was taken.
@@ -138,15 +138,7 @@ impl Fixture {
     }
 
     pub fn report(&mut self, node: u64, task: u64, state: Observed) -> bool {
-        let report = StatusReport {
-            task: TaskId(task),
-            state,
-            at_ms: 100 + self.index,
-            message: None,
-            error: None,
-            exit_code: None,
-            oom: false,
-        };
+        let report = StatusReport::new(TaskId(task), state, 100 + self.index);
         let reply = self.apply(Command::RecordStatus { reports: vec![(NodeId(node), report)] });
         reply == Ok(Reply::Counted { taken: 1, refused: 0 })
     }
@@ -161,7 +153,12 @@ impl Fixture {
     pub fn node_down(&mut self, node: u64) -> bool {
         let node = NodeId(node);
         let version = self.state.node(node).expect("known").version;
-        self.change(Change::NodeDown { node, version, message: "silent".into() })
+        let down = self.change(Change::NodeDown { node, version, message: "silent".into() });
+        let tasks: Vec<TaskId> = self.state.tasks_of_node(node).map(|task| task.id).collect();
+        for task in tasks {
+            self.change(Change::Lose { task });
+        }
+        down
     }
 
     pub fn task(&self, task: u64) -> &Task {

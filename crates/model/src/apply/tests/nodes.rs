@@ -20,6 +20,7 @@ fn cluster() -> Command {
         heartbeat_period_ms: 1_000,
         lease_ms: 3_000,
         managers: Default::default(),
+        strategy: Default::default(),
     }))
 }
 

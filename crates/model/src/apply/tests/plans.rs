@@ -35,7 +35,7 @@ fn tasks_need_a_service_and_a_revision_that_are_there() {
     assert!(!fixture.change(create(ServiceId(9), 1)));
     assert!(!fixture.change(create(WEB, 2)));
     fixture.running(10, 1, 1);
-    fixture.apply(Command::RemoveService { id: WEB, at_ms: 6 }).expect("removed");
+    fixture.apply(Command::RemoveService { id: WEB, at_ms: 6, version: None }).expect("removed");
     let late = Change::CreateTasks {
         service: WEB,
         revision: 1,
@@ -100,7 +100,8 @@ fn constraints_are_checked_again() {
     let mut fixture = Fixture::web();
     fixture
         .update(WEB, |spec| {
-            spec.task.constraints = vec!["node.hostname==node-2".parse().expect("parses")];
+            spec.task.placement.constraints =
+                vec!["node.hostname==node-2".parse().expect("parses")];
         })
         .expect("updated");
     let create = Change::CreateTasks {

@@ -11,7 +11,7 @@ use crate::task::{Desired, Observed, Reason};
 const OTHER: ServiceId = ServiceId(2);
 
 fn remove(fixture: &mut Fixture, id: ServiceId) -> Result<Reply, Refusal> {
-    fixture.apply(Command::RemoveService { id, at_ms: 9 })
+    fixture.apply(Command::RemoveService { id, at_ms: 9, version: None })
 }
 
 #[test]
@@ -66,7 +66,8 @@ fn an_update_needs_the_version_that_was_read_and_the_same_name() {
     let service = fixture.state.service(WEB).expect("known");
     assert_eq!((service.revision, service.spec.replicas()), (1, 5));
     let (current, stale) = (service.version, service.spec.clone());
-    let command = Command::UpdateService { id: WEB, version: read, spec: stale, at_ms: 5 };
+    let command =
+        Command::UpdateService { id: WEB, version: read, spec: stale, at_ms: 5, give_up: vec![] };
     let moved = Refusal::VersionMoved { kind: "service".into(), read, current };
     assert_eq!(fixture.apply(command), Err(moved));
     let renamed = fixture.update(WEB, |spec| spec.name = "new".into());

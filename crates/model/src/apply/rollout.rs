@@ -1,0 +1,207 @@
+//! Moves between revisions: who starts them, how users steer them, what planners may write.
+
+use std::sync::Arc;
+
+use super::Step;
+use crate::command::{Refusal, Reply, Steer};
+use crate::id::ServiceId;
+use crate::service::{JobRun, Rollout, RolloutKind, RolloutState, Service};
+use crate::validate::Invalid;
+
+impl Step<'_> {
+    pub(super) fn roll_back_service(
+        &mut self,
+        id: ServiceId,
+        version: u64,
+        to: Option<u32>,
+        at_ms: u64,
+    ) -> Result<Reply, Refusal> {
+        let mut service = self.service_at(id, version)?;
+        let Some(to) = to.or(service.previous) else {
+            let problem = format!("service `{}` has no earlier revision", service.spec.name);
+            return Err(Refusal::NotNow(problem));
+        };
+        let Some(task) = service.task_spec(to) else {
+            let kept: Vec<String> = service.revisions.keys().map(u32::to_string).collect();
+            return Err(Refusal::Invalid(Invalid {
+                field: "to".into(),
+                problem: format!("revision {to} is not kept; there are {}", kept.join(", ")),
+            }));
+        };
+        if to == service.revision || **task == service.spec.task {
+            let problem = format!("revision {to} is what the service already asks for");
+            return Err(Refusal::NotNow(problem));
+        }
+        service.note(at_ms, format!("rolled back by a user to revision {to}"));
+        self.move_to(&mut service, to, RolloutKind::Rollback, at_ms, "asked for by a user");
+        service.version = self.index;
+        service.updated_at_ms = at_ms;
+        self.write_service(service);
+        Ok(Reply::Service { id, version: self.index })
+    }
+
+    pub(super) fn steer_rollout(
+        &mut self,
+        id: ServiceId,
+        steer: Steer,
+        at_ms: u64,
+    ) -> Result<Reply, Refusal> {
+        let mut service = self.existing_service(id)?.clone();
+        let name = service.spec.name.clone();
+        let not_now = |what: &str| Refusal::NotNow(format!("service `{name}` {what}"));
+        let Some(rollout) = service.rollout.as_mut().filter(|rollout| !rollout.state.is_over())
+        else {
+            return Err(not_now("has no update under way"));
+        };
+        let paused = matches!(rollout.state, RolloutState::PausedByUser | RolloutState::Paused);
+        let said = match steer {
+            Steer::Pause if paused => return Err(not_now("is paused already")),
+            Steer::Pause => {
+                rollout.state = RolloutState::PausedByUser;
+                "paused by a user"
+            }
+            Steer::Resume if !paused => return Err(not_now("is not paused")),
+            Steer::Resume => {
+                rollout.state = RolloutState::Running;
+                // What failed before does not count again.
+                rollout.started_at_ms = at_ms;
+                rollout.failures = 0;
+                "resumed by a user"
+            }
+            Steer::Promote if rollout.promoted || service.spec.update.canary == 0 => {
+                return Err(not_now("has no canaries that wait for promotion"));
+            }
+            Steer::Promote => {
+                rollout.state = RolloutState::Running;
+                rollout.promoted = true;
+                "canaries promoted by a user"
+            }
+        };
+        rollout.since_ms = at_ms;
+        rollout.progress_at_ms = at_ms;
+        rollout.message = said.into();
+        rollout.version = self.index;
+        service.note(at_ms, said);
+        self.write_service(service);
+        Ok(Reply::Service { id, version: self.index })
+    }
+
+    /// What the planner says of a rollout.
+    pub(super) fn set_rollout(
+        &mut self,
+        at_ms: u64,
+        id: ServiceId,
+        version: u64,
+        rollout: &Rollout,
+    ) -> bool {
+        let Some(mut service) = self.rolling(id, version) else { return false };
+        let Some(old) = &service.rollout else { return false };
+        let told = (old.state, &old.message) != (rollout.state, &rollout.message);
+        let mut rollout = rollout.clone();
+        rollout.version = self.index;
+        if told {
+            let text = format!("{}: {}", describe(&rollout), rollout.message);
+            service.note(at_ms, text);
+        }
+        service.rollout = Some(rollout);
+        self.write_service(service);
+        true
+    }
+
+    /// A rollout failed and its policy wants the revision before it.
+    pub(super) fn roll_back(
+        &mut self,
+        at_ms: u64,
+        id: ServiceId,
+        version: u64,
+        message: &Arc<str>,
+    ) -> bool {
+        let Some(mut service) = self.rolling(id, version) else { return false };
+        let Some(rollout) = service.rollout.as_ref() else { return false };
+        let from = rollout.from;
+        if rollout.kind != RolloutKind::Update || !service.revisions.contains_key(&from) {
+            return false;
+        }
+        service.note(at_ms, format!("rolled back to revision {from}: {message}"));
+        self.move_to(&mut service, from, RolloutKind::Rollback, at_ms, message);
+        // The spec changed under whoever read it before.
+        service.version = self.index;
+        service.updated_at_ms = at_ms;
+        self.write_service(service);
+        true
+    }
+
+    fn rolling(&self, id: ServiceId, version: u64) -> Option<Service> {
+        let service = self.existing_service(id).ok()?;
+        let rollout = service.rollout.as_ref()?;
+        (rollout.version == version && !rollout.state.is_over()).then(|| service.clone())
+    }
+
+    /// Makes a kept revision the one that tasks should run, and begins the rollout to it. A rollout
+    /// that was not over is given up: where it came from stays where to go back to.
+    pub(super) fn move_to(
+        &self,
+        service: &mut Service,
+        to: u32,
+        kind: RolloutKind,
+        at_ms: u64,
+        message: &str,
+    ) {
+        let unfinished = service.rollout.as_ref().filter(|rollout| !rollout.state.is_over());
+        let from = match kind {
+            RolloutKind::Update => unfinished.map_or(service.revision, |rollout| rollout.from),
+            RolloutKind::Rollback => service.revision,
+        };
+        service.previous = Some(from);
+        service.revision = to;
+        if let Some(task) = service.task_spec(to).cloned()
+            && service.spec.task != *task
+        {
+            let mut spec = (*service.spec).clone();
+            spec.task = (*task).clone();
+            service.spec = Arc::new(spec);
+        }
+        if service.spec.mode.is_job() {
+            service.run = JobRun { started_at_ms: at_ms, ..JobRun::default() };
+            service.rollout = None;
+            return;
+        }
+        let mut slots: Vec<u32> = self
+            .state
+            .tasks_of_service(service.id)
+            .filter(|task| task.fills_slot() && !service.is_current(task.revision))
+            .map(|task| task.slot)
+            .collect();
+        slots.dedup();
+        let total = super::count(slots.len());
+        service.rollout = Some(Rollout {
+            version: self.index,
+            kind,
+            state: if total == 0 { RolloutState::Completed } else { RolloutState::Running },
+            from,
+            to,
+            started_at_ms: at_ms,
+            since_ms: at_ms,
+            total,
+            failures: 0,
+            done: 0,
+            progress_at_ms: at_ms,
+            promoted: false,
+            message: message.into(),
+        });
+    }
+}
+
+fn describe(rollout: &Rollout) -> String {
+    let kind = match rollout.kind {
+        RolloutKind::Update => "update",
+        RolloutKind::Rollback => "rollback",
+    };
+    let state = match rollout.state {
+        RolloutState::Running => "goes on",
+        RolloutState::AwaitingPromotion => "waits for promotion",
+        RolloutState::PausedByUser | RolloutState::Paused => "paused",
+        RolloutState::Completed => "completed",
+    };
+    format!("{kind} to revision {} {state}", rollout.to)
+}
