@@ -101,6 +101,7 @@ fn an_update_of_a_version_that_moved_on_is_refused() {
             id: service.id.clone(),
             version: service.version,
             spec: service.spec.clone(),
+            remove_tasks: Vec::new(),
         };
         control.update_service(update.clone()).await.expect("the first is taken");
         let status = control.update_service(update).await.expect_err("the second is not");

@@ -31,8 +31,12 @@ async fn a_service_lives_and_every_mistake_has_its_code() {
         assert!(found.index >= web.version);
     }
 
-    let update =
-        |version, spec| pb::UpdateServiceRequest { id: web.id.clone(), version, spec: Some(spec) };
+    let update = |version, spec| pb::UpdateServiceRequest {
+        id: web.id.clone(),
+        version,
+        spec: Some(spec),
+        remove_tasks: Vec::new(),
+    };
     let newer = api.update_service(update(web.version, spec("web", 3, 8080))).await.unwrap();
     let newer = newer.into_inner().version;
     let stale = refusal(api.update_service(update(web.version, spec("web", 4, 8080))).await);
@@ -40,7 +44,7 @@ async fn a_service_lives_and_every_mistake_has_its_code() {
     let renamed = refusal(api.update_service(update(newer, spec("site", 3, 8080))).await);
     assert_eq!(renamed.0, Code::Immutable);
 
-    let remove = pb::RemoveServiceRequest { service: "web".into() };
+    let remove = pb::RemoveServiceRequest { service: "web".into(), version: None };
     assert_eq!(api.remove_service(remove.clone()).await.unwrap().into_inner().id, web.id);
     assert_eq!(refusal(api.remove_service(remove).await).0, Code::NotFound);
     let list = pb::ListTasksRequest { service: web.id, ..Default::default() };
@@ -110,7 +114,7 @@ async fn a_watch_shows_changes_and_ends_with_its_service() {
             break;
         }
     }
-    let remove = pb::RemoveServiceRequest { service: id };
+    let remove = pb::RemoveServiceRequest { service: id, version: None };
     cluster.control(0).remove_service(remove).await.unwrap();
     while watch.message().await.unwrap().is_some() {}
 }
@@ -133,7 +137,7 @@ async fn nodes_are_found_changed_and_removed() {
         id: node.id.clone(),
         version,
         availability: availability.into(),
-        labels: Default::default(),
+        ..Default::default()
     };
     assert_eq!(refusal(api.update_node(update("away", node.version)).await).0, Code::InvalidField);
     api.update_node(update("drain", node.version)).await.unwrap();

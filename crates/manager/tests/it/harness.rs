@@ -165,6 +165,7 @@ impl Cluster {
             id: id.into(),
             version: service.version,
             spec: Some(spec),
+            remove_tasks: Vec::new(),
         };
         self.control(0).update_service(request).await.unwrap();
     }
@@ -182,7 +183,7 @@ impl Cluster {
 
 pub fn spec(name: &str, replicas: u32, published: u32) -> types::ServiceSpec {
     let container = types::ContainerSpec { image: "web:1".into(), ..Default::default() };
-    let port = types::PortSpec { published, target: 8080 };
+    let port = types::PortSpec { published, target: 8080, host: false };
     types::ServiceSpec {
         name: name.into(),
         replicas,

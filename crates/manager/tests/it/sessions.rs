@@ -46,7 +46,7 @@ async fn a_task_is_assigned_reported_and_published() {
     second.until("a successor", |known| known.assignments.len() == 2).await;
     second.until("the endpoints", |known| known.backends[&id].is_empty()).await;
 
-    let remove = control::RemoveServiceRequest { service: id.clone() };
+    let remove = control::RemoveServiceRequest { service: id.clone(), version: None };
     cluster.control(0).remove_service(remove).await.unwrap();
     second.until("the endpoints to go", |known| !known.backends.contains_key(&id)).await;
     let removal = |known: &Known| known.assignments.values().all(|t| t.desired_state == "remove");

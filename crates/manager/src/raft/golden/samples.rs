@@ -4,11 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use cluster_model::cluster::{Cluster, Manager, Secret};
-use cluster_model::command::{Change, Command, NewTask, StatusReport};
-use cluster_model::node::{Availability, NodeDescription, NodeSpec};
+use cluster_model::command::{Change, Command, NewTask, StatusReport, Steer};
+use cluster_model::node::{Availability, DrainPolicy, Generic, NodeDescription, NodeSpec};
+use cluster_model::service::{JobOutcome, Rollout, RolloutKind, RolloutState};
 use cluster_model::spec::{
-    ContainerSpec, Mode, Mount, MountKind, PortSpec, Resources, RestartCondition, RestartPolicy,
-    ServiceSpec, TaskSpec,
+    Affinity, AffinityTarget, Amount, Check, ContainerSpec, Disconnect, FailureAction, Health,
+    HostPort, JobPolicy, Mode, Mount, MountKind, Order, Overlap, Placement, PortSpec, Probe,
+    Resources, RestartCondition, RestartPolicy, Schedule, ServiceSpec, Strategy, TaskSpec,
+    UpdatePolicy,
 };
 use cluster_model::task::{Desired, Moved, Observed, Reason};
 use cluster_model::{ClusterId, NodeId, ServiceId, State, TaskId};
@@ -19,7 +22,7 @@ const TASK: TaskId = TaskId(1000);
 const AT_MS: u64 = 1_700_000_000_000;
 
 /// Number of kinds that `kind` tells apart.
-pub(super) const KINDS: usize = 14;
+pub(super) const KINDS: usize = 17;
 
 /// A command's kind. A new one needs a number here and a sample below.
 pub(super) fn kind(command: &Command) -> usize {
@@ -38,6 +41,9 @@ pub(super) fn kind(command: &Command) -> usize {
         Command::SetManagerToken(_) => 11,
         Command::Plan { .. } => 12,
         Command::RecordStatus { .. } => 13,
+        Command::RollBackService { .. } => 14,
+        Command::SteerRollout { .. } => 15,
+        Command::UpdateCluster { .. } => 16,
     }
 }
 
@@ -50,6 +56,13 @@ fn change_name(change: &Change) -> &'static str {
         Change::Explain { .. } => "explain",
         Change::Delete { .. } => "delete",
         Change::NodeDown { .. } => "node-down",
+        Change::Lose { .. } => "lose",
+        Change::SetRollout { .. } => "set-rollout",
+        Change::RollBack { .. } => "roll-back",
+        Change::FinishJob { .. } => "finish-job",
+        Change::Launch { .. } => "launch",
+        Change::SkipLaunch { .. } => "skip-launch",
+        Change::RemoveJob { .. } => "remove-job",
     }
 }
 
@@ -68,9 +81,19 @@ pub(super) fn commands() -> Vec<(String, Command)> {
                 version: 2,
                 spec: Arc::new(full()),
                 at_ms: AT_MS,
+                give_up: vec![TASK],
             },
         ),
-        ("remove-service", Command::RemoveService { id: SERVICE, at_ms: AT_MS }),
+        ("create-job", create_job()),
+        (
+            "remove-service",
+            Command::RemoveService { id: SERVICE, at_ms: AT_MS, version: Some(3) },
+        ),
+        (
+            "roll-back-service",
+            Command::RollBackService { id: SERVICE, version: 3, to: Some(1), at_ms: AT_MS },
+        ),
+        ("update-cluster", Command::UpdateCluster { version: 1, strategy: Strategy::BinPack }),
         ("register-node", register()),
         ("node-ready", ready()),
         ("remove-node", Command::RemoveNode { id: NODE, force: true, at_ms: AT_MS }),
@@ -84,9 +107,14 @@ pub(super) fn commands() -> Vec<(String, Command)> {
     .into();
     for availability in [Availability::Active, Availability::Pause, Availability::Drain] {
         let labels = map(&[("rack", "a")]);
-        let spec = NodeSpec { availability, labels };
+        let drain = DrainPolicy { deadline_at_ms: Some(AT_MS), force: true };
+        let spec = NodeSpec { availability, labels, drain };
         let command = Command::UpdateNode { id: NODE, version: 9, spec, at_ms: AT_MS };
         all.push((format!("update-node-{availability:?}").to_lowercase(), command));
+    }
+    for steer in [Steer::Pause, Steer::Resume, Steer::Promote] {
+        let command = Command::SteerRollout { id: SERVICE, steer, at_ms: AT_MS };
+        all.push((format!("steer-{steer:?}").to_lowercase(), command));
     }
     for change in changes() {
         let name = format!("plan-{}", change_name(&change));
@@ -173,6 +201,11 @@ fn ready() -> Command {
         runtime: "embedded".into(),
         notices: vec!["no seccomp".into()],
         healthy: true,
+        generic: [
+            ("gpu".into(), Generic::Named(vec!["gpu-0".into(), "gpu-1".into()])),
+            ("licence".into(), Generic::Count(3)),
+        ]
+        .into(),
     };
     Command::NodeReady { id: NODE, description: Box::new(description), at_ms: AT_MS }
 }
@@ -221,12 +254,70 @@ fn full() -> ServiceSpec {
                 condition: RestartCondition::OnFailure,
                 delay_ms: Some(500),
                 max_attempts: Some(3),
+                window_ms: Some(60_000),
+                max_delay_ms: Some(30_000),
             },
-            constraints: constraints.map(|text| text.parse().unwrap()).into(),
+            placement: Placement {
+                constraints: constraints.map(|text| text.parse().unwrap()).into(),
+                spread_over: vec!["node.labels.rack".parse().unwrap()],
+                max_per_node: 2,
+                strategy: Some(Strategy::BinPack),
+                affinities: vec![
+                    Affinity { target: AffinityTarget::Service("db".into()), weight: 50 },
+                    Affinity {
+                        target: AffinityTarget::Node("node.labels.disk==ssd".parse().unwrap()),
+                        weight: -50,
+                    },
+                ],
+            },
             force_update: 1,
+            generic: [("gpu".into(), 1)].into(),
+            host_ports: vec![HostPort { published: 8080, target: 80 }],
+            health: Health {
+                ignore_image: true,
+                startup: Some(Probe::new(Check::Tcp { port: 80 })),
+                liveness: Some(Probe::new(Check::Exec(vec!["/ok".into()]))),
+                readiness: Some(Probe::new(Check::Http { port: 80, path: "/".into() })),
+            },
+            drain_timeout_ms: 5_000,
         },
         ports: vec![PortSpec { published: 80, target: 8080 }],
+        update: UpdatePolicy {
+            parallelism: Amount::Percent(25),
+            order: Order::StartFirst,
+            failure_action: FailureAction::Rollback,
+            canary: 1,
+            auto_promote: true,
+            ..UpdatePolicy::default()
+        },
+        rollback: UpdatePolicy::default(),
+        disconnect: Disconnect::StopAfter { after_ms: 30_000 },
+        priority: 70,
+        max_unavailable: Amount::Count(1),
+        job: JobPolicy::default(),
     }
+}
+
+fn create_job() -> Command {
+    let mut spec = ServiceSpec {
+        name: "backup".into(),
+        mode: Mode::ReplicatedJob { completions: 5, max_concurrent: 2 },
+        ..ServiceSpec::default()
+    };
+    spec.task.container.image = "backup:1".into();
+    spec.job = JobPolicy {
+        ttl_after_finished_ms: Some(60_000),
+        max_run_duration_ms: Some(3_600_000),
+        schedule: Some(Schedule {
+            cron: "*/5 * * * *".into(),
+            time_zone: "Europe/Vienna".into(),
+            overlap: Overlap::Replace,
+            starting_deadline_ms: Some(60_000),
+            keep_succeeded: 3,
+            keep_failed: 1,
+        }),
+    };
+    Command::CreateService { id: ServiceId(101), spec: Arc::new(spec), at_ms: AT_MS }
 }
 
 fn create_bare() -> Command {
@@ -256,7 +347,7 @@ fn create_bare() -> Command {
 }
 
 fn new_task(slot: u32, reason: Reason) -> NewTask {
-    NewTask { slot, desired: Desired::Running, reason, not_before_ms: AT_MS, restarts: slot - 1 }
+    NewTask { not_before_ms: AT_MS, restarts: slot - 1, ..NewTask::new(slot, reason) }
 }
 
 fn create_tasks(tasks: Vec<NewTask>) -> Change {
@@ -273,14 +364,21 @@ fn changes() -> Vec<Change> {
         Reason::Reschedule(Moved::NodeDrained),
         Reason::Reschedule(Moved::NodeRemoved),
         Reason::Reschedule(Moved::ConstraintsNotMet),
+        Reason::Reschedule(Moved::Preempted),
         Reason::Update,
         Reason::ServiceRemoved,
         Reason::Exhausted,
+        Reason::Completed,
+        Reason::TimedOut,
+        Reason::NewRun,
+        Reason::Withdrawn,
     ];
     let desired =
         [Desired::Ready, Desired::Running, Desired::Complete, Desired::Shutdown, Desired::Remove];
     let tasks = (1..).zip(reasons).map(|(slot, reason)| NewTask {
         desired: desired[slot as usize % desired.len()],
+        target: Some(NODE),
+        beside: Some(TASK),
         ..new_task(slot, reason)
     });
     vec![
@@ -290,7 +388,44 @@ fn changes() -> Vec<Change> {
         Change::Explain { task: TASK, message: "no node has room".into() },
         Change::Delete { task: TASK },
         Change::NodeDown { node: NODE, version: 9, message: "no heartbeat for 3 s".into() },
+        Change::Lose { task: TASK },
+        Change::SetRollout { service: SERVICE, version: 9, rollout: Box::new(rollout()) },
+        Change::RollBack { service: SERVICE, version: 9, message: "too many failures".into() },
+        Change::FinishJob {
+            service: ServiceId(101),
+            started_at_ms: AT_MS,
+            outcome: JobOutcome::TimedOut,
+        },
+        Change::Launch {
+            parent: ServiceId(101),
+            child: ServiceId(102),
+            scheduled_at_ms: AT_MS + 60_000,
+        },
+        Change::SkipLaunch {
+            parent: ServiceId(101),
+            scheduled_at_ms: AT_MS + 60_000,
+            message: "the last one still runs".into(),
+        },
+        Change::RemoveJob { service: ServiceId(102) },
     ]
+}
+
+fn rollout() -> Rollout {
+    Rollout {
+        version: 9,
+        kind: RolloutKind::Rollback,
+        state: RolloutState::AwaitingPromotion,
+        from: 1,
+        to: 2,
+        started_at_ms: AT_MS,
+        since_ms: AT_MS,
+        total: 2,
+        failures: 1,
+        done: 1,
+        progress_at_ms: AT_MS,
+        promoted: true,
+        message: "canaries run".into(),
+    }
 }
 
 fn report(state: Observed, exit_code: Option<i32>) -> StatusReport {
@@ -302,6 +437,8 @@ fn report(state: Observed, exit_code: Option<i32>) -> StatusReport {
         error: exit_code.map(|code| format!("exit code {code}").into()),
         exit_code,
         oom: exit_code == Some(137),
+        ready: state == Observed::Running,
+        readiness: 7,
     }
 }
 

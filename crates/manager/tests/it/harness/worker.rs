@@ -129,6 +129,7 @@ impl Known {
                 assert!(withdrawn.version >= self.withdrawn, "withdrawn goes back");
                 self.withdrawn = withdrawn.version;
             }
+            Heard::Heard(_) => {}
             Heard::Reported(reported) => self.reported = reported.sequence,
             Heard::LogRequest(request) => self.log_requests.push(request),
         }
