@@ -1,5 +1,6 @@
 //! `cargo xtask image`: packs the demo web server into the OCI archive `images/web.tar` of the
-//! target folder, as `web:1` and `web:2`, which differ only in the version they answer.
+//! target folder, as `web:1` and `web:2`, which differ only in the version they answer, and
+//! `web:checked`, which has a HEALTHCHECK.
 //!
 //! The archive is deterministic (fixed times, owners and order) and carries both an OCI layout
 //! and the `manifest.json` of `docker save`, so that old Docker versions load it too.
@@ -16,7 +17,10 @@ use sha2::{Digest, Sha256};
 
 use crate::cargo;
 
-const VERSIONS: [&str; 2] = ["1", "2"];
+const VERSIONS: [&str; 3] = ["1", "2", CHECKED];
+/// The one with a health check: every second, three failures are too many.
+const CHECKED: &str = "checked";
+const SECOND_NANOS: u64 = 1_000_000_000;
 /// Reproducible archives carry no clock; some tools dislike 1970, so a fixed later day.
 const MTIME: u64 = 1_735_689_600;
 const CREATED: &str = "2025-01-01T00:00:00Z";
@@ -190,7 +194,7 @@ fn gzip(bytes: &[u8]) -> Result<Vec<u8>> {
 }
 
 fn config(version: &str, diff_id: &str) -> Result<Value> {
-    Ok(json!({
+    let mut config = json!({
         "created": CREATED,
         "architecture": architecture()?,
         "os": "linux",
@@ -203,7 +207,16 @@ fn config(version: &str, diff_id: &str) -> Result<Value> {
         },
         "rootfs": {"type": "layers", "diff_ids": [diff_id]},
         "history": [{"created": CREATED, "created_by": "cargo xtask image"}],
-    }))
+    });
+    if version == CHECKED {
+        config["config"]["Healthcheck"] = json!({
+            "Test": ["CMD", "/web", "check"],
+            "Interval": SECOND_NANOS,
+            "Timeout": SECOND_NANOS,
+            "Retries": 3,
+        });
+    }
+    Ok(config)
 }
 
 /// The name OCI gives to the architecture we build for.

@@ -2,10 +2,12 @@
 //! to misbehave.
 //!
 //! It is built static and packed alone into an image by `cargo xtask image`, so it uses nothing
-//! but the standard library. `settings` reads the environment, `http` speaks as much HTTP/1.1 as
+//! but the standard library. Run as `/web check [PATH]` it asks the server beside it, as a health
+//! check would, and as `/web hang` it never ends, nor does its child. `settings` reads the environment, `http` speaks as much HTTP/1.1 as
 //! curl and a load generator need, `routes` holds the pages, `terminate` turns SIGTERM into an
 //! orderly end. Nothing here belongs in a product.
 
+mod check;
 mod http;
 mod routes;
 mod say;
@@ -30,6 +32,12 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    let mut arguments = std::env::args().skip(1);
+    match arguments.next().as_deref() {
+        Some("check") => return check::ask(settings.port, arguments.next().as_deref()),
+        Some("hang") => return check::hang(),
+        _ => {}
+    }
     let app = Arc::new(App::new(settings));
 
     // The handler goes in before anything slow: as process 1 of a container a missing handler

@@ -19,6 +19,7 @@ const PAGE: usize = 4096;
 pub struct App {
     pub settings: Settings,
     unhealthy: AtomicBool,
+    unready: AtomicBool,
     stopping: AtomicBool,
     in_flight: AtomicUsize,
     eaten: Mutex<Vec<Vec<u8>>>,
@@ -37,6 +38,7 @@ impl App {
     pub fn new(settings: Settings) -> Self {
         Self {
             unhealthy: AtomicBool::new(settings.unhealthy),
+            unready: AtomicBool::new(settings.unready),
             settings,
             stopping: AtomicBool::new(false),
             in_flight: AtomicUsize::new(0),
@@ -72,6 +74,20 @@ impl App {
             "/unhealthy" => {
                 self.unhealthy.store(true, Ordering::Release);
                 Response::new(200, "unhealthy from now on\n")
+            }
+            "/healthy" => {
+                self.unhealthy.store(false, Ordering::Release);
+                Response::new(200, "healthy from now on\n")
+            }
+            "/ready" if self.unready.load(Ordering::Acquire) => Response::new(503, "not ready\n"),
+            "/ready" => Response::new(200, "ready\n"),
+            "/unready" => {
+                self.unready.store(true, Ordering::Release);
+                Response::new(200, "not ready from now on\n")
+            }
+            "/readied" => {
+                self.unready.store(false, Ordering::Release);
+                Response::new(200, "ready from now on\n")
             }
             "/version" => Response::new(200, format!("{}\n", self.settings.version)),
             "/env" => Response::new(200, environment()),

@@ -18,6 +18,7 @@ pub struct Settings {
     pub exit_code: i32,
     pub start_delay: Duration,
     pub unhealthy: bool,
+    pub unready: bool,
     pub ignore_term: bool,
 }
 
@@ -36,6 +37,7 @@ impl Settings {
             exit_code: parsed("EXIT_CODE")?.unwrap_or(0),
             start_delay: millis("START_DELAY_MS")?.unwrap_or_default(),
             unhealthy: flag("UNHEALTHY"),
+            unready: flag("UNREADY"),
             ignore_term: flag("IGNORE_TERM"),
         })
     }
