@@ -3,7 +3,12 @@
 mod bad_input;
 mod failures;
 mod folders;
+mod health;
 mod images;
+mod modes;
+mod partitions;
+mod placement;
+mod rollouts;
 mod services;
 mod strangers;
 mod traffic;

@@ -8,10 +8,20 @@ const TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Status and body. Call it inside the client's namespace.
 pub fn get(address: Ipv4Addr, port: u16, path: &str) -> Result<(u16, String), String> {
+    get_within(address, port, path, TIMEOUT)
+}
+
+/// As [`get`], with a patience of one's own.
+pub fn get_within(
+    address: Ipv4Addr,
+    port: u16,
+    path: &str,
+    patience: Duration,
+) -> Result<(u16, String), String> {
     let text = |error: std::io::Error| error.to_string();
     let mut stream =
         TcpStream::connect_timeout(&SocketAddr::from((address, port)), TIMEOUT).map_err(text)?;
-    stream.set_read_timeout(Some(TIMEOUT)).map_err(text)?;
+    stream.set_read_timeout(Some(patience)).map_err(text)?;
     let request = format!("GET {path} HTTP/1.1\r\nHost: web\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).map_err(text)?;
     let mut answer = Vec::new();

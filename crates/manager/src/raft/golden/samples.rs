@@ -85,10 +85,7 @@ pub(super) fn commands() -> Vec<(String, Command)> {
             },
         ),
         ("create-job", create_job()),
-        (
-            "remove-service",
-            Command::RemoveService { id: SERVICE, at_ms: AT_MS, version: Some(3) },
-        ),
+        ("remove-service", Command::RemoveService { id: SERVICE, at_ms: AT_MS, version: Some(3) }),
         (
             "roll-back-service",
             Command::RollBackService { id: SERVICE, version: 3, to: Some(1), at_ms: AT_MS },
