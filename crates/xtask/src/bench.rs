@@ -2,10 +2,11 @@
 //!
 //! Both run on the same machines of a lab, three managers and three workers, one after the other,
 //! and lose power in the same way. `ours` and `swarm` measure, `figures` keeps and prints,
-//! `idle` weighs processes that do nothing. The table goes to stdout as markdown.
+//! `idle` weighs processes that do nothing, `load` counts requests that fail meanwhile. The table goes to stdout as markdown.
 
 mod figures;
 mod idle;
+mod load;
 mod ours;
 mod swarm;
 

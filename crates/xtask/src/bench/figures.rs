@@ -10,14 +10,16 @@ pub enum Figure {
     ExitToReplaced,
     WorkerLossToReplaced,
     LeaderLossToWrite,
+    RollTen,
 }
 
 impl Figure {
-    const ALL: [Self; 4] = [
+    const ALL: [Self; 5] = [
         Self::CreateToRunning,
         Self::ExitToReplaced,
         Self::WorkerLossToReplaced,
         Self::LeaderLossToWrite,
+        Self::RollTen,
     ];
 
     fn title(self) -> &'static str {
@@ -26,6 +28,7 @@ impl Figure {
             Self::ExitToReplaced => "container killed to replacement running",
             Self::WorkerLossToReplaced => "worker loses power to replacement running",
             Self::LeaderLossToWrite => "leader loses power to first write",
+            Self::RollTen => "update of ten replicas, two at a time, to all ten new ones running",
         }
     }
 
@@ -35,6 +38,7 @@ impl Figure {
             Self::ExitToReplaced => "< 60 ms",
             Self::WorkerLossToReplaced => "<= 3.5 s, never > 4 s",
             Self::LeaderLossToWrite => "<= 1 s, never > 3 s",
+            Self::RollTen => "< 1.5 s beside the monitor time",
         }
     }
 }

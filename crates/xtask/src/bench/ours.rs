@@ -14,6 +14,7 @@ use crate::cluster::{Cluster, Replica, kill_process};
 
 use super::figures::{Contender, Figure, Report};
 use super::idle;
+use super::load::{self, Load, Told};
 
 pub(super) const NAME: &str = "bench";
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -45,6 +46,8 @@ fn all(cluster: &Cluster, archive: &Path, runs: usize, report: &mut Report) -> R
     for _ in 0..runs {
         create_and_exit(cluster, report)?;
     }
+    roll_ten(cluster, runs, report)?;
+    under_load(cluster, report)?;
     create(cluster)?;
     let shims = |name: &str| (name == "cluster-shim").then_some("shim, one a container");
     idle::weigh(&cluster.lab, Contender::Ours, shims, report)?;
@@ -91,6 +94,95 @@ fn create_and_exit(cluster: &Cluster, report: &mut Report) -> Result<()> {
     report.sample(Figure::ExitToReplaced, Contender::Ours, begin.elapsed());
     cluster.ctl(&["service", "rm", "web"])?;
     until("the end of the service's containers", || Ok(web_processes(cluster)? == 0))
+}
+
+/// The whole update of ten replicas, from the command to the last new task running.
+fn roll_ten(cluster: &Cluster, runs: usize, report: &mut Report) -> Result<()> {
+    cluster.ctl(&[
+        "service",
+        "create",
+        "--name",
+        "web",
+        "--replicas",
+        "10",
+        "--publish",
+        "80:80",
+        "--update-parallelism",
+        "2",
+        "--update-monitor",
+        "0s",
+        "web:1",
+    ])?;
+    for run in 0..runs {
+        let image = if run % 2 == 0 { "web:2" } else { "web:1" };
+        let begin = Instant::now();
+        cluster.ctl(&["service", "update", "--detach", "--image", image, "web"])?;
+        until("ten new tasks", || Ok(running(cluster, image)? == 10))?;
+        report.sample(Figure::RollTen, Contender::Ours, begin.elapsed());
+        until("the update to be over", || {
+            let service = cluster.ctl_json(&["service", "inspect", "web"])?;
+            Ok(service.to_string().contains("\"completed\""))
+        })?;
+    }
+    Ok(())
+}
+
+fn running(cluster: &Cluster, image: &str) -> Result<usize> {
+    let tasks = cluster.ctl_json(&["service", "ps", "web"])?;
+    let all = tasks.as_array().context("service ps printed no list")?;
+    let runs = all.iter().filter(|task| {
+        task["image"] == image
+            && task["desired_state"] == "running"
+            && task["observed_state"] == "running"
+    });
+    Ok(runs.count())
+}
+
+/// Ten replicas under a steady load, while they are rolled, drained, and lose a worker.
+fn under_load(cluster: &Cluster, report: &mut Report) -> Result<()> {
+    let load = Load::start(cluster)?;
+    cluster.ctl(&["service", "update", "--image", "web:2", "--force", "web"])?;
+    tell(report, "an update of ten replicas", load.stop(None)?);
+
+    let load = Load::start(cluster)?;
+    cluster.ctl(&["node", "drain", "worker-1"])?;
+    tell(report, "a drain", load.stop(None)?);
+    cluster.ctl(&["node", "update", "--availability", "active", "worker-1"])?;
+
+    let victim = cluster.workers()?.into_iter().find(|(name, _)| name == "worker-2");
+    let (name, address) = victim.context("worker-2 is not on")?;
+    let load = Load::start(cluster)?;
+    cluster.lab.kill(&name)?;
+    until("ten tasks on what is left", || {
+        let tasks = cluster.ctl_json(&["service", "ps", "web"])?;
+        let all = tasks.as_array().context("service ps printed no list")?;
+        let there = all.iter().filter(|task| {
+            task["node"] != name.as_str()
+                && task["desired_state"] == "running"
+                && task["observed_state"] == "running"
+        });
+        Ok(there.count() == 10)
+    })?;
+    tell(report, "the loss of a worker (requests to the others)", load.stop(Some(address))?);
+    cluster.lab.start(&name)?;
+    until("the worker's return", || {
+        let nodes = cluster.ctl_json(&["node", "ls"])?;
+        let rows = nodes.as_array().context("node ls printed no list")?;
+        Ok(rows.iter().any(|row| row["name"] == name.as_str() && row["state"] == "ready"))
+    })?;
+    cluster.ctl(&["service", "rm", "web"])?;
+    until("the end of the service's containers", || Ok(web_processes(cluster)? == 0))
+}
+
+fn tell(report: &mut Report, during: &str, told: Told) {
+    let error = told.first_error.map(|error| format!(", first: {error}")).unwrap_or_default();
+    report.note(&format!(
+        "{} requests a second during {during}: {} sent, {} failed{error}; p99 {:.0} ms.",
+        load::RATE,
+        told.sent,
+        told.failed,
+        told.p99.as_secs_f64() * 1000.0
+    ));
 }
 
 fn web_processes(cluster: &Cluster) -> Result<usize> {

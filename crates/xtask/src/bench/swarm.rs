@@ -131,6 +131,7 @@ impl Swarm {
         for _ in 0..runs {
             self.create_and_exit(report)?;
         }
+        self.roll_ten(runs, report)?;
         self.create()?;
         let shims = |name: &str| {
             name.starts_with("containerd-shim").then_some("containerd-shim, one a container")
@@ -229,6 +230,48 @@ impl Swarm {
             tasks.iter().any(|task| task.slot == victim.slot && task.id != victim.id)
         })?;
         report.sample(Figure::ExitToReplaced, Contender::Swarm, begin.elapsed());
+        self.docker(&speaker, &["service", "rm", "web"])?;
+        until("the service's containers to end", || {
+            Ok(self.nodes(Role::Worker)?.iter().all(|(node, _)| {
+                self.api(node, "/containers/json")
+                    .is_ok_and(|list| list.as_array().is_some_and(Vec::is_empty))
+            }))
+        })
+    }
+
+    /// The same update as ours, by Swarm's own rules: each batch waits for running.
+    fn roll_ten(&self, runs: usize, report: &mut Report) -> Result<()> {
+        let speaker = self.speaker()?;
+        let create = "service create --quiet --detach --no-resolve-image --name web --replicas 10 \
+                      --update-parallelism 2 --constraint node.role==worker web:1";
+        self.docker(&speaker, &create.split_whitespace().collect::<Vec<_>>())?;
+        let mut old = self.until_running(&speaker, |tasks| tasks.len() == 10)?;
+        for run in 0..runs {
+            let image = if run % 2 == 0 { "web:2" } else { "web:1" };
+            let begin = Instant::now();
+            self.docker(
+                &speaker,
+                &[
+                    "service",
+                    "update",
+                    "--quiet",
+                    "--detach",
+                    "--no-resolve-image",
+                    "--image",
+                    image,
+                    "web",
+                ],
+            )?;
+            let before: Vec<String> = old.iter().map(|task| task.id.clone()).collect();
+            old = self.until_running(&speaker, |tasks| {
+                tasks.iter().filter(|task| !before.contains(&task.id)).count() == 10
+            })?;
+            report.sample(Figure::RollTen, Contender::Swarm, begin.elapsed());
+            until("the update to be over", || {
+                let service = self.api(&speaker, "/services/web")?;
+                Ok(service["UpdateStatus"]["State"] == "completed")
+            })?;
+        }
         self.docker(&speaker, &["service", "rm", "web"])?;
         until("the service's containers to end", || {
             Ok(self.nodes(Role::Worker)?.iter().all(|(node, _)| {
