@@ -1,5 +1,7 @@
 //! What users call.
 
+mod explain;
+mod forecast;
 mod logs;
 mod node;
 mod service;
@@ -68,7 +70,7 @@ impl Control for ControlService {
         let request = request.into_inner();
         let view = self.context.read(request.stale).await?;
         let service = lookup::service(&view.state, &request.service)?;
-        let service = Some(object::service(&view.state, service));
+        let service = Some(self.shown(&view.state, service));
         Ok(Response::new(pb::GetServiceResponse { service, index: view.applied_index }))
     }
 
@@ -82,7 +84,7 @@ impl Control for ControlService {
         live.sort_by(|a, b| a.spec.name.cmp(&b.spec.name));
         live.retain(|service| service.spec.name > request.after);
         let limit = page_limit(request.limit);
-        let services = live.iter().map(|service| object::service(&view.state, service));
+        let services = live.iter().map(|service| self.shown(&view.state, service));
         let (services, more) = page(services, limit);
         let last = services.last().filter(|_| more);
         let next = last.and_then(|last| last.spec.as_ref()).map(|spec| spec.name.clone());
@@ -214,16 +216,16 @@ impl Control for ControlService {
 
     async fn explain(
         &self,
-        _request: Request<pb::ExplainRequest>,
+        request: Request<pb::ExplainRequest>,
     ) -> Result<Response<pb::ExplainResponse>, Status> {
-        Err(Status::unimplemented("explain"))
+        Ok(Response::new(self.explanation(request.into_inner()).await?))
     }
 
     async fn forecast(
         &self,
-        _request: Request<pb::ForecastRequest>,
+        request: Request<pb::ForecastRequest>,
     ) -> Result<Response<pb::ForecastResponse>, Status> {
-        Err(Status::unimplemented("forecast"))
+        Ok(Response::new(self.foresee(request.into_inner()).await?))
     }
 
     async fn logs(

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use cluster_model::{Change, Changes, Command, Reply, ServiceId, State};
+use cluster_planner::storm::{self, Storm};
 use cluster_planner::{Ids, Note, Plan, Scope};
 
 use crate::context::{Context, mint};
@@ -22,6 +23,7 @@ pub async fn run(context: Context) -> anyhow::Result<()> {
     let mut last: Option<State> = None;
     let mut full_pass_at = Instant::now() + FULL_PASS_PERIOD;
     let mut wake_at: Option<Instant> = None;
+    let mut storms = Storms::default();
     loop {
         let timer = wake_at.map_or(full_pass_at, |wake_at| wake_at.min(full_pass_at));
         tokio::select! {
@@ -38,6 +40,7 @@ pub async fn run(context: Context) -> anyhow::Result<()> {
             Some(_) if due => Look::All,
             Some(last) => Look::of(&state.changes(last)),
         };
+        storms.look(&state);
         last = Some(state.clone());
         let Some(plan) = look.plan(&context, &state) else { continue };
         tell(&plan);
@@ -87,6 +90,26 @@ fn tell(plan: &Plan) {
             Note::Refused { .. } => tracing::warn!(%note, "a planner contradicts the state"),
             _ => tracing::debug!(%note, "planned"),
         }
+    }
+}
+
+/// Says when a storm begins, grows and ends.
+#[derive(Default)]
+struct Storms {
+    told: Option<Storm>,
+}
+
+impl Storms {
+    fn look(&mut self, state: &State) {
+        let now = storm::assess(state);
+        if now == self.told {
+            return;
+        }
+        match &now {
+            Some(storm) => tracing::error!(reason = storm.text, "replacing nothing"),
+            None => tracing::warn!("the storm is over: silent nodes are replaced again"),
+        }
+        self.told = now;
     }
 }
 

@@ -4,9 +4,12 @@ use std::time::Duration;
 
 use cluster_identity::{CaDigest, JoinSecret, JoinToken, Role};
 use cluster_model::cluster::Secret;
-use cluster_model::{Command, DrainPolicy, Manager, NodeId, NodeSpec, NodeState, Reply};
+use cluster_model::{
+    Availability, Command, DrainPolicy, Manager, NodeId, NodeSpec, NodeState, Reply,
+};
 use cluster_pb::control::v1 as pb;
 use cluster_pb::types::v1 as types;
+use cluster_planner::{explain, storm};
 use cluster_wire::{Code, Failure, object, spec};
 
 use super::{ControlService, cluster_of, page, page_limit};
@@ -16,6 +19,9 @@ use crate::raft::View;
 
 /// How long another manager's port may take to answer before the manager is shown as unreachable.
 const REACH_TIMEOUT: Duration = Duration::from_millis(300);
+
+/// Tasks named that a drain waits for.
+const DRAIN_WAITS_MAX: usize = 100;
 
 impl ControlService {
     pub(super) async fn nodes(
@@ -35,7 +41,15 @@ impl ControlService {
 
     pub(super) async fn find_node(&self, view: &View, text: &str) -> Result<types::Node, Failure> {
         match lookup::member(&view.state, text)? {
-            Member::Worker(node) => Ok(object::node(&view.state, node)),
+            Member::Worker(node) => {
+                let mut shown = object::node(&view.state, node);
+                if node.spec.availability == Availability::Drain {
+                    let now_ms = self.context.clock.now_ms();
+                    shown.drain_waits = explain::drain(&view.state, node.id, now_ms);
+                    shown.drain_waits.truncate(DRAIN_WAITS_MAX);
+                }
+                Ok(shown)
+            }
             Member::Manager(id, _) => {
                 let found = self.managers_as_nodes(view, |other, _| other == id).await.pop();
                 found.ok_or_else(|| Failure::not_found("node", text))
@@ -91,6 +105,22 @@ impl ControlService {
         &self,
         request: pb::UpdateNodeRequest,
     ) -> Result<pb::UpdateNodeResponse, Failure> {
+        let availability = request.availability.clone();
+        let (id, command) = self.node_command(request)?;
+        let (index, reply) = self.context.propose(command).await?;
+        tracing::info!(node_id = %id, availability, "node updated");
+        let version = match reply {
+            Reply::Node { version, .. } => version,
+            _ => index,
+        };
+        Ok(pb::UpdateNodeResponse { version })
+    }
+
+    /// What a request to update a node asks for.
+    pub(super) fn node_command(
+        &self,
+        request: pb::UpdateNodeRequest,
+    ) -> Result<(NodeId, Command), Failure> {
         let id: NodeId = request
             .id
             .parse()
@@ -102,13 +132,7 @@ impl ControlService {
         let drain = DrainPolicy { deadline_at_ms, force: request.drain_force };
         let spec = NodeSpec { availability, labels: request.labels, drain };
         let command = Command::UpdateNode { id, version: request.version, spec, at_ms };
-        let (index, reply) = self.context.propose(command).await?;
-        tracing::info!(node_id = %id, availability = request.availability, "node updated");
-        let version = match reply {
-            Reply::Node { version, .. } => version,
-            _ => index,
-        };
-        Ok(pb::UpdateNodeResponse { version })
+        Ok((id, command))
     }
 
     pub(super) async fn drop_node(
@@ -197,7 +221,7 @@ impl ControlService {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             strategy: spec::strategy_to_str(cluster.strategy).to_owned(),
             object_version: cluster.version,
-            storm: String::new(),
+            storm: storm::assess(state).map(|storm| storm.text).unwrap_or_default(),
         })
     }
 

@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
-use cluster_model::{Command, Reply, ServiceId, Steer, TaskId, validate};
+use cluster_model::{Command, Reply, Service, ServiceId, State, Steer, TaskId, validate};
 use cluster_pb::control::v1 as pb;
+use cluster_pb::types::v1 as types;
+use cluster_planner::cron;
 use cluster_wire::{Code, Failure, object, spec};
 
 use super::ControlService;
@@ -15,38 +17,41 @@ impl ControlService {
         &self,
         request: pb::CreateServiceRequest,
     ) -> Result<pb::CreateServiceResponse, Failure> {
-        let spec = decode(request.spec)?;
-        let (id, at_ms) = (ServiceId(mint()), self.context.clock.now_ms());
-        let name = spec.name.clone();
-        let (index, _) = self
-            .context
-            .propose(Command::CreateService { id, spec: Arc::new(spec), at_ms })
-            .await?;
-        tracing::info!(service_id = %id, name, index, "service created");
+        let (id, command) = self.create_command(request)?;
+        let (index, _) = self.context.propose(command).await?;
         let view = self.context.raft.view();
-        let ports = view.state.service(id).map(object::ports).unwrap_or_default();
+        let service = view.state.service(id);
+        let name = service.map(|service| service.spec.name.as_str()).unwrap_or_default();
+        tracing::info!(service_id = %id, name, index, "service created");
+        let ports = service.map(object::ports).unwrap_or_default();
         Ok(pb::CreateServiceResponse { id: id.to_string(), version: index, ports })
+    }
+
+    /// A service as users see it, with the next moment of its schedule.
+    pub(super) fn shown(&self, state: &State, service: &Service) -> types::Service {
+        let mut shown = object::service(state, service);
+        if let Some(schedule) = &service.spec.job.schedule {
+            let after_ms = self.context.clock.now_ms().max(service.last_launch_ms);
+            shown.next_launch_ms = cron::next_after(schedule, after_ms).unwrap_or(0);
+        }
+        shown
+    }
+
+    /// What a request to create asks for.
+    pub(super) fn create_command(
+        &self,
+        request: pb::CreateServiceRequest,
+    ) -> Result<(ServiceId, Command), Failure> {
+        let spec = Arc::new(decode(request.spec)?);
+        let (id, at_ms) = (ServiceId(mint()), self.context.clock.now_ms());
+        Ok((id, Command::CreateService { id, spec, at_ms }))
     }
 
     pub(super) async fn update(
         &self,
         request: pb::UpdateServiceRequest,
     ) -> Result<pb::UpdateServiceResponse, Failure> {
-        let id: ServiceId = request
-            .id
-            .parse()
-            .map_err(|error| Failure::new(Code::InvalidField, format!("field `id`: {error}")))?;
-        let spec = decode(request.spec)?;
-        let give_up = request.remove_tasks.iter().enumerate().map(|(place, text)| {
-            let refuse = |error| {
-                Failure::new(Code::InvalidField, format!("field `remove_tasks[{place}]`: {error}"))
-            };
-            text.parse::<TaskId>().map_err(refuse)
-        });
-        let give_up = give_up.collect::<Result<Vec<_>, _>>()?;
-        let at_ms = self.context.clock.now_ms();
-        let (version, spec) = (request.version, Arc::new(spec));
-        let command = Command::UpdateService { id, version, spec, at_ms, give_up };
+        let (id, command) = self.update_command(request)?;
         let (index, reply) = self.context.propose(command).await?;
         tracing::info!(service_id = %id, index, "service updated");
         let version = match reply {
@@ -54,6 +59,27 @@ impl ControlService {
             _ => index,
         };
         Ok(pb::UpdateServiceResponse { version })
+    }
+
+    /// What a request to update asks for.
+    pub(super) fn update_command(
+        &self,
+        request: pb::UpdateServiceRequest,
+    ) -> Result<(ServiceId, Command), Failure> {
+        let id: ServiceId = request
+            .id
+            .parse()
+            .map_err(|error| Failure::new(Code::InvalidField, format!("field `id`: {error}")))?;
+        let spec = Arc::new(decode(request.spec)?);
+        let give_up = request.remove_tasks.iter().enumerate().map(|(place, text)| {
+            let refuse = |error| {
+                Failure::new(Code::InvalidField, format!("field `remove_tasks[{place}]`: {error}"))
+            };
+            text.parse::<TaskId>().map_err(refuse)
+        });
+        let give_up = give_up.collect::<Result<Vec<_>, _>>()?;
+        let (version, at_ms) = (request.version, self.context.clock.now_ms());
+        Ok((id, Command::UpdateService { id, version, spec, at_ms, give_up }))
     }
 
     pub(super) async fn roll_back(
@@ -105,5 +131,11 @@ fn decode(
     let missing = || Failure::new(Code::InvalidField, "field `spec`: is missing");
     let spec = spec::service_spec_from_pb(spec.ok_or_else(missing)?)?;
     validate::service(&spec)?;
+    if let Some(schedule) = &spec.job.schedule {
+        // Only the planner knows calendars, and only here is somebody told.
+        cron::validate(&schedule.cron, &schedule.time_zone).map_err(|problem| {
+            Failure::new(Code::InvalidField, format!("field `job.schedule`: {problem}"))
+        })?;
+    }
     Ok(spec)
 }
