@@ -40,8 +40,10 @@ pub async fn run(context: Context) -> anyhow::Result<()> {
             Some(_) if due => Look::All,
             Some(last) => Look::of(&state.changes(last)),
         };
-        storms.look(&state);
         last = Some(state.clone());
+        if matches!(look, Look::All) {
+            storms.look(&state);
+        }
         let Some(plan) = look.plan(&context, &state) else { continue };
         tell(&plan);
         if matches!(look, Look::All) {
