@@ -10,7 +10,8 @@ const RETRIES_MAX: u32 = 1_000;
 
 pub(super) fn health(health: &Health) -> Result<(), Invalid> {
     let Health { ignore_image: _, startup, liveness, readiness } = health;
-    for (which, wanted) in [("startup", startup), ("liveness", liveness), ("readiness", readiness)] {
+    for (which, wanted) in [("startup", startup), ("liveness", liveness), ("readiness", readiness)]
+    {
         if let Some(wanted) = wanted {
             probe(&format!("health.{which}"), wanted)?;
         }
@@ -68,7 +69,8 @@ fn one_port(field: &str, port: u16) -> Result<(), Invalid> {
 fn http_path(field: &str, path: &str) -> Result<(), Invalid> {
     let field = format!("{field}.path");
     if !path.starts_with('/') {
-        let problem = format!("`{}` does not begin with /; write for example /healthz", shown(path));
+        let problem =
+            format!("`{}` does not begin with /; write for example /healthz", shown(path));
         return invalid(field, problem);
     }
     if path.len() > PATH_BYTES_MAX {

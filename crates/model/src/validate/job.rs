@@ -86,15 +86,15 @@ fn schedule(spec: &ServiceSpec, schedule: &Schedule) -> Result<(), Invalid> {
 
 fn printable(field: &str, value: &str, most: usize, example: &str) -> Result<(), Invalid> {
     if value.len() > most {
-        let problem =
-            format!("is {} characters long, more than {most}; write for example {example}", value.len());
+        let problem = format!(
+            "is {} characters long, more than {most}; write for example {example}",
+            value.len()
+        );
         return invalid(field, problem);
     }
     if value.contains(char::is_control) {
-        let problem = format!(
-            "`{}` contains control characters; write for example {example}",
-            shown(value)
-        );
+        let problem =
+            format!("`{}` contains control characters; write for example {example}", shown(value));
         return invalid(field, problem);
     }
     Ok(())

@@ -10,7 +10,8 @@ const SPREAD_MAX: usize = 8;
 const AFFINITIES_MAX: usize = 64;
 
 pub(super) fn placement(placement: &Placement) -> Result<(), Invalid> {
-    let Placement { constraints, spread_over, max_per_node: _, strategy: _, affinities } = placement;
+    let Placement { constraints, spread_over, max_per_node: _, strategy: _, affinities } =
+        placement;
     if constraints.len() > LIST_MAX {
         let problem = format!("{} constraints are more than {LIST_MAX}", constraints.len());
         return invalid("constraints", problem);
@@ -67,7 +68,10 @@ fn bounded(field: &str, constraint: &Constraint) -> Result<(), Invalid> {
         return invalid(field, problem);
     }
     if text.contains(char::is_control) {
-        return invalid(field, "contains a control character; write for example node.labels.rack==a");
+        return invalid(
+            field,
+            "contains a control character; write for example node.labels.rack==a",
+        );
     }
     Ok(())
 }

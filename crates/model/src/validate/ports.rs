@@ -31,12 +31,7 @@ pub(super) fn service(spec: &ServiceSpec) -> Result<(), Invalid> {
 }
 
 /// A port of the mesh is bound on every node, so the two kinds exclude each other.
-fn one(
-    field: &str,
-    published: u16,
-    target: u16,
-    seen: &mut BTreeSet<u16>,
-) -> Result<(), Invalid> {
+fn one(field: &str, published: u16, target: u16, seen: &mut BTreeSet<u16>) -> Result<(), Invalid> {
     if target == 0 {
         return invalid(format!("{field}.target"), "is 0; use a port of 1-65535");
     }

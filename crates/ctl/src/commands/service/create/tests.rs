@@ -82,7 +82,7 @@ fn every_flag_reaches_its_field() {
     let restart = task.restart.as_ref().unwrap();
     let container = container(&spec);
     assert_eq!((spec.name.as_str(), spec.replicas), ("web", 3));
-    let port = |published, target| pb::PortSpec { published, target };
+    let port = |published, target| pb::PortSpec { published, target, host: false };
     assert_eq!(spec.ports, [port(8080, 80), port(0, 90)]);
     assert_eq!(container.env, ["A=1", "B=x y"]);
     assert_eq!(container.mounts[0].target, "/v");
