@@ -8,8 +8,8 @@ use crate::error::Error;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Which of equally suitable nodes a task gets, unless its service says otherwise. Running
-    /// tasks stay where they are
+    /// Where new tasks go, unless their service says otherwise: spread: the emptiest nodes first;
+    /// bin-pack: the fullest that have room
     #[arg(long)]
     strategy: Strategy,
 }

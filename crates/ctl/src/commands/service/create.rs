@@ -45,8 +45,9 @@ pub struct Args {
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
 
-    /// How many tasks there are and whether they end (default: replicated; with --schedule:
-    /// replicated-job)
+    /// replicated: as many tasks as --replicas; global: one on each node, also on those that join
+    /// later; replicated-job: tasks that end, --replicas times; global-job: one that ends on each
+    /// node (default: replicated; with --schedule: replicated-job)
     #[arg(long, value_name = "MODE")]
     mode: Option<Mode>,
 
@@ -122,13 +123,9 @@ struct Wishes {
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Mode {
-    /// As many tasks as --replicas
     Replicated,
-    /// One task on each node, also on those that join later
     Global,
-    /// Tasks that end: as many completions as --replicas
     ReplicatedJob,
-    /// One task that ends on each node
     GlobalJob,
 }
 

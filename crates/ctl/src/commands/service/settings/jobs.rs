@@ -23,7 +23,8 @@ pub struct Jobs {
     #[arg(long, value_name = "ZONE")]
     schedule_timezone: Option<String>,
 
-    /// What happens when a launch is due while another still runs (default: forbid)
+    /// When a launch is due while another still runs: allow both, forbid the new one, or replace
+    /// the old one (default: forbid)
     #[arg(long, value_name = "POLICY")]
     schedule_overlap: Option<Overlap>,
 
@@ -50,11 +51,8 @@ pub struct Jobs {
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Overlap {
-    /// Both run
     Allow,
-    /// The new one is skipped
     Forbid,
-    /// The old one is removed
     Replace,
 }
 

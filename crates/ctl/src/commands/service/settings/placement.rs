@@ -36,9 +36,7 @@ pub struct Placement {
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum Strategy {
-    /// The emptiest nodes first
     Spread,
-    /// The fullest nodes that have room first
     BinPack,
 }
 

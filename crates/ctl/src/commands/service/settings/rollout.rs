@@ -11,9 +11,7 @@ use crate::values::duration::milliseconds;
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Order {
-    /// The old task is gone before the new one runs
     StopFirst,
-    /// The new task is healthy before the old one stops
     StartFirst,
 }
 
@@ -89,7 +87,9 @@ macro_rules! policy {
                 id = concat!($prefix, "-order"),
                 long = concat!($prefix, "-order"),
                 value_name = "ORDER",
-                help = "Which of a slot's two tasks goes first (default: stop-first)"
+                help = "stop-first: a slot's old task is gone before the new one runs; \
+                        start-first: the new one is healthy before the old one stops (default: \
+                        stop-first)"
             )]
             order: Option<Order>,
 
