@@ -1,13 +1,19 @@
 //! The command line: nouns, and the options that every command has. Each verb's arguments stand
 //! beside what it does, in `commands/<noun>/<verb>.rs`.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::error::{ContextKind, ContextValue};
 use clap::{Parser, Subcommand};
 
-use crate::commands::{cluster, completions, context, lab, node, service};
+use crate::commands::{cluster, completions, context, explain, lab, node, service};
+use crate::text::shortened;
 use crate::values::duration::duration;
+
+/// Characters of a refused value that are shown.
+const VALUE_SHOWN: usize = 120;
 
 /// Run and look after services on a cluster.
 #[derive(Debug, Parser)]
@@ -52,6 +58,8 @@ pub enum Command {
     /// The cluster as a whole, and tokens for joining it
     #[command(subcommand)]
     Cluster(cluster::Verb),
+    /// Why a service or task is where it is, or nowhere, and what led to it
+    Explain(explain::Args),
     /// Contexts: which clusters this user knows
     #[command(subcommand)]
     Context(context::Verb),
@@ -60,6 +68,25 @@ pub enum Command {
     Lab(lab::Verb),
     /// Print the completion script of a shell
     Completions(completions::Args),
+}
+
+impl Cli {
+    /// Parses a command line. Values in refusals are cut: nobody reads 10,000 characters.
+    pub fn parse_words(
+        words: impl IntoIterator<Item = impl Into<OsString> + Clone>,
+    ) -> Result<Self, clap::Error> {
+        Self::try_parse_from(words).map_err(|mut error| {
+            for kind in [ContextKind::InvalidValue, ContextKind::InvalidArg] {
+                if let Some(ContextValue::String(text)) = error.get(kind)
+                    && text.chars().count() > VALUE_SHOWN
+                {
+                    let text = shortened(text, VALUE_SHOWN);
+                    error.insert(kind, ContextValue::String(text));
+                }
+            }
+            error
+        })
+    }
 }
 
 #[cfg(test)]

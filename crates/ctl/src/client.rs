@@ -96,7 +96,7 @@ impl Client {
                 Ok(Err(status)) => status,
                 Err(_) => return Err(self.no_answer(kind)),
             };
-            let error = self.explain(kind, &status);
+            let error = self.describe(kind, &status);
             if !changed_nothing(kind, &status) {
                 return Err(error);
             }
@@ -121,7 +121,7 @@ impl Client {
     }
 
     /// A status from a manager, or from the connection when it carries none of our codes.
-    fn explain(&self, kind: Kind, status: &Status) -> Error {
+    fn describe(&self, kind: Kind, status: &Status) -> Error {
         let broken = code_of(status).is_none()
             && matches!(status.code(), tonic::Code::Unavailable | tonic::Code::Unknown);
         if let Some(cause) = find_connect_error(status) {
@@ -175,6 +175,12 @@ calls! {
     Write remove_node: RemoveNodeRequest -> pb::RemoveNodeResponse;
     Read get_cluster: GetClusterRequest -> pb::GetClusterResponse;
     Write get_token: GetTokenRequest -> pb::GetTokenResponse;
+    Write roll_back_service: RollBackServiceRequest -> pb::RollBackServiceResponse;
+    Write steer_rollout: SteerRolloutRequest -> pb::SteerRolloutResponse;
+    Read list_revisions: ListRevisionsRequest -> pb::ListRevisionsResponse;
+    Write update_cluster: UpdateClusterRequest -> pb::UpdateClusterResponse;
+    Read explain: ExplainRequest -> pb::ExplainResponse;
+    Read forecast: ForecastRequest -> pb::ForecastResponse;
     Read logs: LogsRequest -> Streaming<pb::LogsResponse>;
 }
 

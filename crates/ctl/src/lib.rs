@@ -4,8 +4,8 @@
 //! builds the request), [`client`] sends it to whichever manager answers, [`view`] shapes the
 //! answer, [`output`] prints it. Data goes to stdout, talk to stderr.
 //!
-//! What never lives here: rules of the cluster. A spec is checked by the managers; only what
-//! cannot be sent at all is refused here. `clusterctl lab` is a shell over `cluster-lab`.
+//! What never lives here: rules of the cluster. A spec is checked here too, so that what is wrong
+//! can be told with the flag's name, but with the model's rules, and the managers check it again. `clusterctl lab` is a shell over `cluster-lab`.
 
 mod cli;
 mod client;
@@ -23,8 +23,6 @@ mod view;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::Parser;
-
 pub use crate::cli::Cli;
 pub use crate::error::{Error, Exit};
 use crate::output::Printer;
@@ -41,7 +39,7 @@ pub fn main() -> ExitCode {
         return code_of(code);
     }
     let args: Vec<OsString> = std::env::args_os().collect();
-    let cli = match Cli::try_parse_from(args) {
+    let cli = match Cli::parse_words(args) {
         Ok(cli) => cli,
         // Prints itself; help and version count as success, the rest as wrong usage.
         Err(error) => error.exit(),

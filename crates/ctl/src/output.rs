@@ -18,16 +18,16 @@ use crate::text::one_line;
 /// What lists and inspections look like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Format {
-    /// For people.
+    // For people.
     Table,
-    /// For programs: stable names, snake_case.
+    // For programs: stable names, snake_case.
     Json,
 }
 
 /// Arguments of everything that shows objects.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Show {
-    /// How to show it
+    /// How to show it: table for people, json for programs
     #[arg(long, short, value_name = "FORMAT", default_value = "table")]
     pub output: Format,
 

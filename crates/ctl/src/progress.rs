@@ -7,11 +7,18 @@
 //! patience given, or that failed [`FAILURES_MAX`] times, ends the wait with the reason.
 
 pub mod draw;
+mod rollout;
+mod slot;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use cluster_pb::types::v1 as pb;
+use cluster_pb::types::v1::service_spec::Mode;
+
+pub use self::rollout::Before;
+use self::rollout::Moving;
+use self::slot::{Seen, Slot, fills, has_failed, slot_numbers, stuck};
 
 /// Failures of one slot after which it is not expected to run.
 const FAILURES_MAX: usize = 3;
@@ -20,6 +27,8 @@ const SETTLE_AFTER_FAILURE: u32 = 10;
 /// Slots looked at one by one; of larger services the managers show no more tasks than about
 /// this, and the counts on the service tell the rest.
 const SLOTS_MAX: u32 = 1500;
+/// How long a service with a slot for each node may show no task at all before that is believed.
+const NO_NODES_AFTER: Duration = Duration::from_secs(2);
 const EXHAUSTED: &str = "restart policy allows no further attempt";
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +38,8 @@ pub enum Verdict {
         until: Option<Instant>,
     },
     Converged,
+    /// As far as it goes without a user's word: canaries wait for promotion.
+    Awaiting,
     /// Tasks fail: more time alone will not help.
     Failing {
         reason: String,
@@ -43,6 +54,8 @@ pub enum Verdict {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Line {
     pub slot: u32,
+    /// The slot's node, of services with a slot for each.
+    pub node: String,
     pub state: String,
     /// Where it runs, why it waits, what failed last.
     pub detail: String,
@@ -55,77 +68,11 @@ pub struct Picture {
     pub running: u32,
     /// Tasks of older revisions or of slots that are no longer wanted.
     pub leaving: u32,
+    /// Of jobs: slots that are done.
+    pub completed: Option<u32>,
+    /// What an update waits for or ends with.
+    pub rollout: String,
     pub lines: Vec<Line>,
-}
-
-#[derive(Debug)]
-struct Slot {
-    /// Of the task, or of the lack of one: what has to change for the slot to count as moving.
-    mark: String,
-    since: Instant,
-    line: Line,
-    running: bool,
-    failed: BTreeSet<String>,
-    last_failure: String,
-    exhausted: bool,
-    waits_its_turn: bool,
-}
-
-/// What is shown of one slot at one moment.
-#[derive(Default)]
-struct Seen<'a> {
-    /// Tasks of the present revision.
-    current: Vec<&'a pb::Task>,
-    /// Those of them that failed, and of which nobody knew before the change.
-    failed: Vec<&'a pb::Task>,
-    /// The task of an older revision that still fills the slot.
-    outdated: Option<&'a pb::Task>,
-}
-
-impl Slot {
-    fn new(number: u32, now: Instant) -> Self {
-        Self {
-            mark: String::new(),
-            since: now,
-            line: Line { slot: number, state: "new".to_owned(), detail: String::new() },
-            running: false,
-            failed: BTreeSet::new(),
-            last_failure: String::new(),
-            exhausted: false,
-            waits_its_turn: true,
-        }
-    }
-
-    /// Whether it moved.
-    fn observe(&mut self, seen: &Seen<'_>, now: Instant) -> bool {
-        for failed in &seen.failed {
-            if self.failed.insert(failed.id.clone()) {
-                self.last_failure = failure(failed);
-            }
-        }
-        let task = present(&seen.current);
-        let mark = task.map(mark).unwrap_or_default();
-        let moved = mark != self.mark;
-        if moved {
-            self.mark = mark;
-            self.since = now;
-        }
-        self.waits_its_turn = task.is_none();
-        self.running =
-            task.is_some_and(|t| t.desired_state == "running" && t.observed_state == "running");
-        self.exhausted = task.is_some_and(|t| !fills(t) && has_failed(t) && t.reason == EXHAUSTED);
-        if self.exhausted && self.last_failure.is_empty() {
-            self.last_failure = task.map(failure).unwrap_or_default();
-        }
-        let (state, detail) = match (task, seen.outdated) {
-            (Some(task), _) => (task.observed_state.as_str(), detail(task, &self.last_failure)),
-            (None, Some(old)) => ("outdated", detail(old, "")),
-            (None, None) => ("new", String::new()),
-        };
-        self.line.state = state.to_owned();
-        self.line.detail = detail;
-        moved
-    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -145,9 +92,14 @@ pub struct Tracker {
     revision_before: Option<u32>,
     known_failures: Option<BTreeSet<String>>,
     seen: bool,
+    mode: Mode,
     wanted: u32,
     running: u32,
     leaving: u32,
+    completed: u32,
+    /// Of jobs: how the run ended.
+    outcome: String,
+    moving: Moving,
     /// When anything moved last: slots that wait for their turn in an update move with the others.
     moved: Instant,
     slots: BTreeMap<u32, Slot>,
@@ -156,17 +108,21 @@ pub struct Tracker {
 }
 
 impl Tracker {
-    /// `revision_before`: the revision that the service had before the change, if it existed.
-    pub fn new(limits: Limits, revision_before: Option<u32>, now: Instant) -> Self {
+    /// `before`: the service before the change, if it existed.
+    pub fn new(limits: Limits, before: Before, now: Instant) -> Self {
         Self {
             limits,
             began: now,
-            revision_before,
+            revision_before: before.revision,
             known_failures: None,
             seen: false,
+            mode: Mode::Unspecified,
             wanted: 0,
             running: 0,
             leaving: 0,
+            completed: 0,
+            outcome: String::new(),
+            moving: Moving::new(before),
             moved: now,
             slots: BTreeMap::new(),
             all_running_since: None,
@@ -176,11 +132,16 @@ impl Tracker {
 
     pub fn observe(&mut self, service: &pb::Service, tasks: &[pb::Task], now: Instant) {
         self.seen = true;
+        self.mode = service.spec.as_ref().map_or(Mode::Unspecified, pb::ServiceSpec::mode);
         self.wanted = service.desired;
-        let current = |task: &&pb::Task| task.revision == service.revision;
-        let leaving = count(tasks.iter().filter(|task| {
-            fills(task) && (task.revision != service.revision || task.slot > service.desired)
-        }));
+        self.completed = service.completed;
+        self.outcome = service.run.as_ref().map(|run| run.outcome.clone()).unwrap_or_default();
+        self.moving.observe(service);
+        // Of several revisions that run the same, the service counts none as outdated.
+        let current = |task: &&pb::Task| {
+            task.revision == service.revision || (service.outdated == 0 && fills(task))
+        };
+        let leaving = self.count_leaving(tasks, current);
         if leaving != self.leaving {
             self.moved = now;
         }
@@ -212,8 +173,24 @@ impl Tracker {
                 self.moved = now;
             }
         }
+        self.count_running(service, shown == service.desired, now);
+    }
+
+    /// Tasks of older revisions, and slots beyond those that are wanted.
+    fn count_leaving(&self, tasks: &[pb::Task], current: impl Fn(&&pb::Task) -> bool) -> u32 {
+        let old = count(tasks.iter().filter(|task| fills(task) && !current(task)));
+        let slots: BTreeSet<u32> = tasks
+            .iter()
+            .filter(|task| fills(task))
+            .filter(&current)
+            .map(|task| task.slot)
+            .collect();
+        old + count(slots.into_iter()).saturating_sub(self.wanted)
+    }
+
+    fn count_running(&mut self, service: &pb::Service, all_shown: bool, now: Instant) {
         self.any_failed |= self.slots.values().any(|slot| !slot.failed.is_empty());
-        self.running = match shown == service.desired {
+        self.running = match all_shown {
             true => count(self.slots.values().filter(|slot| slot.running)),
             false => service.running.saturating_sub(service.outdated),
         };
@@ -226,6 +203,10 @@ impl Tracker {
         };
     }
 
+    fn is_job(&self) -> bool {
+        matches!(self.mode, Mode::ReplicatedJob | Mode::GlobalJob)
+    }
+
     pub fn verdict(&self, now: Instant) -> Verdict {
         if !self.seen {
             let until = self.began + self.limits.patience;
@@ -234,30 +215,84 @@ impl Tracker {
             }
             return Verdict::Stuck { reason: "no manager shows the change yet".to_owned() };
         }
+        if self.is_job() {
+            return self.job_verdict(now);
+        }
+        if let Some(verdict) = self.moving.verdict() {
+            return verdict;
+        }
         if let Some(since) = self.all_running_since {
-            let factor = if self.any_failed { SETTLE_AFTER_FAILURE } else { 1 };
-            let settled = since + self.limits.settle * factor;
-            // Nothing has to prove itself where nothing is wanted.
-            if now >= settled || self.wanted == 0 {
-                return Verdict::Converged;
+            return self.settled(since, now);
+        }
+        // What fails is the update's business while it lasts: its policy says what comes of it.
+        if !self.moving.is_active()
+            && let Some(reason) = self.failing()
+        {
+            return Verdict::Failing { reason };
+        }
+        self.patience(now)
+    }
+
+    fn job_verdict(&self, now: Instant) -> Verdict {
+        let last = self.slots.values().rev().map(|slot| slot.last_failure.as_str());
+        let last = last.filter(|failure| !failure.is_empty()).next().map(|f| format!(": {f}"));
+        match self.outcome.as_str() {
+            "succeeded" => Verdict::Converged,
+            "failed" => {
+                Verdict::Failing { reason: format!("the job failed{}", last.unwrap_or_default()) }
             }
-            return Verdict::Waiting { until: Some(settled) };
+            "timed-out" => Verdict::Failing {
+                reason: "the job ran longer than --max-run-duration lets it".to_owned(),
+            },
+            _ => self.patience(now),
         }
+    }
+
+    fn settled(&self, since: Instant, now: Instant) -> Verdict {
+        if self.moving.is_active() {
+            // Watched for the policy's monitor time; the managers end that.
+            return Verdict::Waiting { until: None };
+        }
+        let factor = if self.any_failed { SETTLE_AFTER_FAILURE } else { 1 };
+        let settle = match (self.mode, self.wanted) {
+            (Mode::Global, 0) => NO_NODES_AFTER,
+            // Nothing has to prove itself where nothing is wanted.
+            (_, 0) => Duration::ZERO,
+            _ => self.limits.settle * factor,
+        };
+        match now >= since + settle {
+            true => Verdict::Converged,
+            false => Verdict::Waiting { until: Some(since + settle) },
+        }
+    }
+
+    fn failing(&self) -> Option<String> {
         if let Some((number, slot)) = self.slots.iter().find(|(_, slot)| slot.exhausted) {
-            let reason = format!("slot {number}: {}; its {EXHAUSTED}", slot.last_failure);
-            return Verdict::Failing { reason };
+            return Some(format!("slot {number}: {}; its {EXHAUSTED}", slot.last_failure));
         }
-        let failing = self.slots.iter().find(|(_, slot)| slot.failed.len() >= FAILURES_MAX);
-        if let Some((number, slot)) = failing {
-            let times = slot.failed.len();
-            let reason = format!("slot {number} failed {times} times, last: {}", slot.last_failure);
-            return Verdict::Failing { reason };
-        }
+        let (number, slot) =
+            self.slots.iter().find(|(_, slot)| slot.failed.len() >= FAILURES_MAX)?;
+        let times = slot.failed.len();
+        Some(format!("slot {number} failed {times} times, last: {}", slot.last_failure))
+    }
+
+    /// The slot that stands still for longest decides.
+    fn patience(&self, now: Instant) -> Verdict {
         let patience = self.limits.patience;
+        // Some waits are asked for: a turn in an update or among a job's tasks, a back-off, a job's
+        // own time.
+        let asked_for = |slot: &Slot| match (self.is_job(), self.moving.is_active()) {
+            (true, _) => slot.waits_its_turn || slot.waits_for_start || slot.done,
+            (false, true) => slot.waits_its_turn,
+            (false, false) => false,
+        };
         let still = |slot: &Slot| if slot.waits_its_turn { self.moved } else { slot.since };
-        let behind = self.slots.iter().filter(|(_, slot)| !slot.running);
+        let behind = self.slots.iter().filter(|(_, slot)| !slot.running && !asked_for(slot));
         let (since, reason) = match behind.min_by_key(|(_, slot)| still(slot)) {
             Some((number, slot)) => (still(slot), stuck(*number, slot)),
+            None if self.is_job() || self.moving.is_active() => {
+                return Verdict::Waiting { until: None };
+            }
             None => (self.moved, draw::overall(&self.picture())),
         };
         if now >= since + patience {
@@ -267,106 +302,20 @@ impl Tracker {
     }
 
     pub fn picture(&self) -> Picture {
+        let is_shown = |slot: &&Slot| !(self.is_job() && (slot.waits_its_turn || slot.done));
         Picture {
             wanted: self.wanted,
             running: self.running,
             leaving: self.leaving,
-            lines: self.slots.values().map(|slot| slot.line.clone()).collect(),
+            completed: self.is_job().then_some(self.completed),
+            rollout: self.moving.describe(),
+            lines: self.slots.values().filter(is_shown).map(|slot| slot.line.clone()).collect(),
         }
     }
 }
 
 fn count<T>(items: impl Iterator<Item = T>) -> u32 {
     u32::try_from(items.count()).unwrap_or(u32::MAX)
-}
-
-/// Wanted and not over.
-fn fills(task: &pb::Task) -> bool {
-    let wanted = matches!(task.desired_state.as_str(), "ready" | "running");
-    let over = matches!(
-        task.observed_state.as_str(),
-        "complete" | "shutdown" | "failed" | "rejected" | "lost"
-    );
-    wanted && !over
-}
-
-/// Ended by itself. A lost node or an order to stop is not the task's failure.
-fn has_failed(task: &pb::Task) -> bool {
-    matches!(task.observed_state.as_str(), "failed" | "rejected" | "complete")
-}
-
-/// The task that stands for its slot: the one that fills it, else the newest.
-fn present<'a>(tasks: &[&'a pb::Task]) -> Option<&'a pb::Task> {
-    let newest = |task: &&&pb::Task| (fills(task), task.created_at_ms, task.version);
-    tasks.iter().max_by_key(newest).copied()
-}
-
-/// Why a task is pending may be retold in other words without anything having moved.
-fn mark(task: &pb::Task) -> String {
-    match task.observed_state.as_str() {
-        "new" | "pending" => format!("{} waits", task.slot),
-        state => format!("{} {state} {}", task.id, task.message),
-    }
-}
-
-fn failure(task: &pb::Task) -> String {
-    let code = task.exit_code.map(|code| format!("exited with code {code}"));
-    let what = match (task.error.as_str(), task.oom) {
-        ("", true) => "ran out of memory".to_owned(),
-        ("", false) => code.unwrap_or_else(|| format!("ended as {}", task.observed_state)),
-        (error, _) => error.to_owned(),
-    };
-    match task.node_name.as_str() {
-        "" => what,
-        node => format!("{what} (on {node})"),
-    }
-}
-
-/// Where it is and why it is not running yet; what failed before, when there is nothing newer.
-fn detail(task: &pb::Task, last_failure: &str) -> String {
-    if has_failed(task) {
-        return failure(task);
-    }
-    let place = match task.node_name.as_str() {
-        "" => String::new(),
-        node => format!("on {node}"),
-    };
-    let story = match (task.observed_state.as_str(), task.message.as_str(), last_failure) {
-        ("running", _, _) | (_, "", "") => String::new(),
-        (_, "", failure) => format!("last failure: {failure}"),
-        (_, message, _) => message.to_owned(),
-    };
-    let parts = [place, story];
-    let parts: Vec<&str> =
-        parts.iter().map(String::as_str).filter(|part| !part.is_empty()).collect();
-    parts.join(", ")
-}
-
-fn stuck(number: u32, slot: &Slot) -> String {
-    let Line { state, detail, .. } = &slot.line;
-    let state = match state.as_str() {
-        "new" => "has no task yet",
-        "outdated" => "still runs an older revision",
-        state => state,
-    };
-    match detail.as_str() {
-        "" => format!("slot {number}: {state}"),
-        detail => format!("slot {number}: {state}, {detail}"),
-    }
-}
-
-/// The slots that a service of so many replicas has: those with tasks that are not being removed,
-/// and as many of the lowest free numbers as are missing. A scale-down may leave gaps.
-fn slot_numbers(tasks: &[pb::Task], replicas: u32) -> BTreeSet<u32> {
-    let wanted = usize::try_from(replicas).unwrap_or(usize::MAX);
-    let kept = tasks.iter().filter(|task| task.desired_state != "remove");
-    let claimed: BTreeSet<u32> = kept.map(|task| task.slot).collect();
-    let mut numbers: BTreeSet<u32> = claimed.into_iter().take(wanted).collect();
-    let mut free = 1..;
-    while numbers.len() < wanted {
-        numbers.extend(free.next());
-    }
-    numbers
 }
 
 #[cfg(test)]

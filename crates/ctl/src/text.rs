@@ -47,6 +47,21 @@ pub fn ago(then_ms: u64, now_ms: u64) -> String {
     format!("{count} {unit}{plural} ago")
 }
 
+/// `in 16s`, of a moment to come.
+pub fn until(then_ms: u64, now_ms: u64) -> String {
+    match then_ms.saturating_sub(now_ms).div_ceil(1000) {
+        0 => "now".to_owned(),
+        seconds => {
+            format!("in {}", humantime::format_duration(std::time::Duration::from_secs(seconds)))
+        }
+    }
+}
+
+/// A duration as flags write it.
+pub fn span(ms: u64) -> String {
+    humantime::format_duration(std::time::Duration::from_millis(ms)).to_string().replace(' ', "")
+}
+
 /// A moment in RFC 3339.
 pub fn moment(ms: u64) -> String {
     let at = UNIX_EPOCH + std::time::Duration::from_millis(ms);
@@ -101,6 +116,14 @@ mod tests {
         assert_eq!(ago(5_000, 1_000), "just now");
         assert_eq!(ago(0, 1_000), "never");
         assert_eq!(ago(1, 3 * 86_400_000), "2 days ago");
+    }
+
+    #[test]
+    fn what_is_to_come_reads_like_words() {
+        assert_eq!(until(17_000, 1_500), "in 16s");
+        assert_eq!(until(1_000, 1_500), "now");
+        assert_eq!(until(3_661_000, 0), "in 1h 1m 1s");
+        assert_eq!(span(90_500), "1m30s500ms");
     }
 
     #[test]

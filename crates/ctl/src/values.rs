@@ -8,7 +8,9 @@ pub mod environment;
 pub mod label;
 pub mod moment;
 pub mod mount;
+pub mod placement;
 pub mod port;
+pub mod probe;
 pub mod words;
 
 use crate::text::{one_line, shortened};

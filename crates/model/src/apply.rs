@@ -19,6 +19,8 @@ use crate::state::State;
 use crate::task::{Desired, Observed, Task, TaskStatus};
 use crate::validate;
 
+pub use job::SCHEDULED_NAME_MAX;
+
 /// What became of a command. What it changed is found by comparing views, see `State::changes`.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Outcome {

@@ -1,27 +1,39 @@
 //! Validation of specs: every refusal names the field, what is wrong and what would be right.
 //!
-//! Limits follow Swarm's where it has them (names, 4 MiB of memory, a thousandth of a core).
+//! Limits follow Swarm's where it has them (names, 4 MiB of memory, a thousandth of a core). What
+//! needs another object is checked by `apply`; whether a calendar makes sense, by the API with the
+//! planner's parser. `apply` runs all of this again, so it is a function of the spec alone, and
+//! cheap.
 
-use std::collections::BTreeSet;
+mod container;
+mod health;
+mod job;
+mod placement;
+mod ports;
+mod resources;
+mod restart;
+mod rollout;
+
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::spec::{ContainerSpec, MountKind, PortSpec, Resources, ServiceSpec, TaskSpec};
+pub use placement::CONSTRAINT_BYTES_MAX;
+
+use crate::spec::{Disconnect, ServiceSpec, TaskSpec};
 
 /// Replicas one service may ask for.
 pub const REPLICAS_MAX: u32 = 100_000;
 /// Bytes of environment one service may carry.
 pub const ENVIRONMENT_BYTES_MAX: usize = 256 * 1024;
-/// Bytes of arguments and entrypoint together.
-const ARGUMENT_BYTES_MAX: usize = 256 * 1024;
-const MEMORY_MIN: u64 = 4 * 1024 * 1024;
-const MEMORY_MAX: u64 = 1 << 50;
-const CPU_MIN: u64 = 1_000_000;
-const CPU_MAX: u64 = 100_000 * 1_000_000_000;
 const LIST_MAX: usize = 256;
 const TEXT_MAX: usize = 4096;
-const DURATION_MAX_MS: u64 = 7 * 24 * 3600 * 1000;
+/// The longest of most durations: 7 days.
+const DURATION_MAX_MS: u64 = 7 * DAY_MS;
+const DAY_MS: u64 = 24 * 3600 * 1000;
+const PRIORITY_MAX: u8 = 100;
+/// A worker that stops its tasks sooner would do so at every hiccup of the network.
+const STOP_AFTER_MIN_MS: u64 = 1_000;
 
 /// A field that cannot be accepted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,16 +63,63 @@ fn shown(text: &str) -> String {
     short
 }
 
+/// A duration as people write it: the largest unit that divides it.
+fn span(ms: u64) -> String {
+    let units = [("d", DAY_MS), ("h", 3_600_000), ("m", 60_000), ("s", 1_000)];
+    let fitting = units.iter().find(|(_, unit)| ms != 0 && ms % unit == 0);
+    fitting.map_or_else(|| format!("{ms}ms"), |(name, unit)| format!("{}{name}", ms / unit))
+}
+
+fn at_most(field: &str, ms: u64, most: u64) -> Result<(), Invalid> {
+    if ms > most {
+        let problem = format!("{} is more than {}; write for example 30s", span(ms), span(most));
+        return invalid(field, problem);
+    }
+    Ok(())
+}
+
+fn between(field: &str, ms: u64, least: u64, most: u64, example: &str) -> Result<(), Invalid> {
+    if !(least..=most).contains(&ms) {
+        let (shown, least, most) = (span(ms), span(least), span(most));
+        let problem = format!("{shown} is outside {least} to {most}; write for example {example}");
+        return invalid(field, problem);
+    }
+    Ok(())
+}
+
 /// Checks all of a service spec that needs no other object.
 pub fn service(spec: &ServiceSpec) -> Result<(), Invalid> {
     name("name", &spec.name)?;
     labels("labels", spec.labels.iter())?;
-    let replicas = spec.replicas();
-    if replicas > REPLICAS_MAX {
-        return invalid("replicas", format!("{replicas} is more than {REPLICAS_MAX}"));
+    task(&spec.task)?;
+    job::mode(spec)?;
+    job::policy(spec)?;
+    ports::service(spec)?;
+    rollout::policies(spec)?;
+    disconnect(spec.disconnect)?;
+    if spec.priority > PRIORITY_MAX {
+        let problem = format!("{} is not 0 to {PRIORITY_MAX}; the default is 50", spec.priority);
+        return invalid("priority", problem);
     }
-    ports(&spec.ports)?;
-    task(&spec.task)
+    rollout::amount("max_unavailable", spec.max_unavailable)
+}
+
+fn task(spec: &TaskSpec) -> Result<(), Invalid> {
+    container::container(&spec.container)?;
+    resources::resources(spec)?;
+    restart::restart(&spec.restart)?;
+    placement::placement(&spec.placement)?;
+    health::health(&spec.health)?;
+    at_most("drain_timeout", spec.drain_timeout_ms, DURATION_MAX_MS)
+}
+
+fn disconnect(policy: Disconnect) -> Result<(), Invalid> {
+    match policy {
+        Disconnect::Replace | Disconnect::Wait => Ok(()),
+        Disconnect::StopAfter { after_ms } => {
+            between("disconnect.after", after_ms, STOP_AFTER_MIN_MS, DURATION_MAX_MS, "30s")
+        }
+    }
 }
 
 /// Names of services and nodes: 1-63 letters, digits, inner `-`, `_` and `.`.
@@ -108,162 +167,6 @@ fn text(field: &str, value: &str) -> Result<(), Invalid> {
     }
     if value.contains('\0') {
         return invalid(field, "contains a NUL byte");
-    }
-    Ok(())
-}
-
-fn ports(ports: &[PortSpec]) -> Result<(), Invalid> {
-    if ports.len() > LIST_MAX {
-        return invalid("ports", format!("{} ports are more than {LIST_MAX}", ports.len()));
-    }
-    let mut seen = BTreeSet::new();
-    for (place, port) in ports.iter().enumerate() {
-        if port.target == 0 {
-            return invalid(format!("ports[{place}].target"), "is 0; use a port of 1-65535");
-        }
-        if port.published != 0 && !seen.insert(port.published) {
-            let problem = format!("{} is published twice by this service", port.published);
-            return invalid(format!("ports[{place}].published"), problem);
-        }
-    }
-    Ok(())
-}
-
-fn task(spec: &TaskSpec) -> Result<(), Invalid> {
-    container(&spec.container)?;
-    resources("limits", spec.limits)?;
-    resources("reservations", spec.reservations)?;
-    for (what, limit, reserve) in [
-        ("memory", spec.limits.memory_bytes, spec.reservations.memory_bytes),
-        ("cpu", spec.limits.cpu_nanos, spec.reservations.cpu_nanos),
-    ] {
-        if limit != 0 && reserve > limit {
-            return invalid(
-                format!("reservations.{what}"),
-                format!("{reserve} is more than the limit of {limit}"),
-            );
-        }
-    }
-    if spec.restart.delay_ms.is_some_and(|delay| delay > DURATION_MAX_MS) {
-        return invalid("restart.delay", "is longer than 7 days");
-    }
-    if spec.placement.constraints.len() > LIST_MAX {
-        return invalid("constraints", format!("are more than {LIST_MAX}"));
-    }
-    for (place, constraint) in spec.placement.constraints.iter().enumerate() {
-        text(&format!("constraints[{place}]"), &constraint.value)?;
-    }
-    Ok(())
-}
-
-fn resources(field: &str, wanted: Resources) -> Result<(), Invalid> {
-    let Resources { cpu_nanos, memory_bytes } = wanted;
-    if memory_bytes != 0 && !(MEMORY_MIN..=MEMORY_MAX).contains(&memory_bytes) {
-        let problem =
-            format!("{memory_bytes} bytes is outside 4 MiB to 1 PiB; write for example 64M");
-        return invalid(format!("{field}.memory"), problem);
-    }
-    if cpu_nanos != 0 && !(CPU_MIN..=CPU_MAX).contains(&cpu_nanos) {
-        return invalid(
-            format!("{field}.cpu"),
-            "is outside 0.001 to 100000 cores; write for example 0.5",
-        );
-    }
-    Ok(())
-}
-
-fn container(spec: &ContainerSpec) -> Result<(), Invalid> {
-    if spec.image.is_empty() {
-        return invalid("image", "is empty; name an image such as web:1");
-    }
-    if spec.image.len() > 512 || spec.image.contains(|c: char| c.is_whitespace() || c.is_control())
-    {
-        return invalid("image", format!("`{}` is not an image reference", shown(&spec.image)));
-    }
-    let arguments: usize = spec.entrypoint.iter().chain(&spec.args).map(|a| a.len() + 1).sum();
-    if arguments > ARGUMENT_BYTES_MAX {
-        return invalid("args", format!("are {arguments} bytes, more than {ARGUMENT_BYTES_MAX}"));
-    }
-    if spec.entrypoint.iter().chain(&spec.args).any(|a| a.contains('\0')) {
-        return invalid("args", "contain a NUL byte");
-    }
-    environment(&spec.env)?;
-    labels("container_labels", spec.labels.iter())?;
-    if let Some(workdir) = &spec.workdir {
-        absolute("workdir", workdir)?;
-    }
-    if let Some(user) = &spec.user
-        && (user.is_empty()
-            || user.len() > 128
-            || user.contains(|c: char| c.is_whitespace() || c.is_control()))
-    {
-        return invalid("user", format!("`{}` is not USER[:GROUP]", shown(user)));
-    }
-    if let Some(hostname) = &spec.hostname {
-        name("hostname", hostname)?;
-    }
-    if let Some(signal) = &spec.stop_signal
-        && (signal.is_empty()
-            || signal.len() > 16
-            || !signal.chars().all(|c| c.is_ascii_alphanumeric() || c == '+' || c == '-'))
-    {
-        return invalid(
-            "stop_signal",
-            format!("`{}` is not a signal such as SIGTERM or 15", shown(signal)),
-        );
-    }
-    if spec.stop_grace_period_ms > DURATION_MAX_MS {
-        return invalid("stop_grace_period", "is longer than 7 days");
-    }
-    mounts(spec)
-}
-
-fn environment(env: &[(String, String)]) -> Result<(), Invalid> {
-    let bytes: usize = env.iter().map(|(key, value)| key.len() + value.len() + 2).sum();
-    if bytes > ENVIRONMENT_BYTES_MAX {
-        let problem = format!(
-            "is {bytes} bytes, more than {ENVIRONMENT_BYTES_MAX}; put large data in a file or volume"
-        );
-        return invalid("env", problem);
-    }
-    for (place, (key, value)) in env.iter().enumerate() {
-        if key.is_empty() || key.contains(['=', '\0']) || value.contains('\0') {
-            return invalid(format!("env[{place}]"), format!("`{}` is not KEY=VALUE", shown(key)));
-        }
-    }
-    Ok(())
-}
-
-fn mounts(spec: &ContainerSpec) -> Result<(), Invalid> {
-    if spec.mounts.len() > LIST_MAX {
-        return invalid("mounts", format!("are more than {LIST_MAX}"));
-    }
-    let mut targets = BTreeSet::new();
-    for (place, mount) in spec.mounts.iter().enumerate() {
-        let field = format!("mounts[{place}]");
-        absolute(&format!("{field}.target"), &mount.target)?;
-        if mount.target == "/" {
-            return invalid(format!("{field}.target"), "is the root; mount below it");
-        }
-        if !targets.insert(&mount.target) {
-            return invalid(
-                format!("{field}.target"),
-                format!("`{}` is used twice", shown(&mount.target)),
-            );
-        }
-        match &mount.kind {
-            MountKind::Bind { source } => absolute(&format!("{field}.source"), source)?,
-            MountKind::Volume { name: volume } => name(&format!("{field}.source"), volume)?,
-            MountKind::Tmpfs { .. } => {}
-        }
-    }
-    Ok(())
-}
-
-fn absolute(field: &str, path: &str) -> Result<(), Invalid> {
-    text(field, path)?;
-    if !path.starts_with('/') || path.split('/').any(|part| part == "..") {
-        return invalid(field, format!("`{}` is not an absolute path without `..`", shown(path)));
     }
     Ok(())
 }

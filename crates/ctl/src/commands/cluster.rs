@@ -1,7 +1,8 @@
-//! `cluster info|token`
+//! `cluster info|token|update`
 
 mod info;
 mod token;
+mod update;
 
 use clap::Subcommand;
 
@@ -14,11 +15,14 @@ pub enum Verb {
     Info(info::Args),
     /// Print the token with which machines join, and how
     Token(token::Args),
+    /// Change settings of the whole cluster
+    Update(update::Args),
 }
 
 pub async fn run(verb: &Verb, invocation: &mut Invocation) -> Result<(), Error> {
     match verb {
         Verb::Info(args) => info::run(args, invocation).await,
         Verb::Token(args) => token::run(args, invocation).await,
+        Verb::Update(args) => update::run(args, invocation).await,
     }
 }

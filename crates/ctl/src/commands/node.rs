@@ -1,5 +1,6 @@
-//! `node ls|inspect|update|rm`
+//! `node ls|inspect|update|drain|rm`
 
+mod drain;
 mod inspect;
 mod ls;
 mod rm;
@@ -18,6 +19,8 @@ pub enum Verb {
     Inspect(inspect::Args),
     /// Change a worker's availability or labels
     Update(update::Args),
+    /// Give a worker's tasks to other nodes and wait until it is empty
+    Drain(drain::Args),
     /// Remove workers that are down and managers that are gone
     Rm(rm::Args),
 }
@@ -27,6 +30,7 @@ pub async fn run(verb: &Verb, invocation: &mut Invocation) -> Result<(), Error> 
         Verb::Ls(args) => ls::run(args, invocation).await,
         Verb::Inspect(args) => inspect::run(args, invocation).await,
         Verb::Update(args) => update::run(args, invocation).await,
+        Verb::Drain(args) => drain::run(args, invocation).await,
         Verb::Rm(args) => rm::run(args, invocation).await,
     }
 }

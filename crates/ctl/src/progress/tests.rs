@@ -13,7 +13,11 @@ impl Scene {
     fn new(desired: u32, revision_before: Option<u32>) -> Self {
         let begin = Instant::now();
         Self {
-            tracker: Tracker::new(LIMITS, revision_before, begin),
+            tracker: Tracker::new(
+                LIMITS,
+                Before { revision: revision_before, ..Before::default() },
+                begin,
+            ),
             begin,
             service: pb::Service { desired, revision: 1, ..Default::default() },
         }
@@ -25,6 +29,8 @@ impl Scene {
 
     fn see(&mut self, ms: u64, tasks: &[pb::Task]) -> Verdict {
         let now = self.at(ms);
+        let old = |task: &&pb::Task| fills(task) && task.revision != self.service.revision;
+        self.service.outdated = count(tasks.iter().filter(old));
         self.tracker.observe(&self.service, tasks, now);
         self.tracker.verdict(now)
     }
@@ -38,6 +44,7 @@ fn task(id: &str, slot: u32, desired: &str, observed: &str) -> pb::Task {
         desired_state: desired.into(),
         observed_state: observed.into(),
         created_at_ms: id.bytes().map(u64::from).sum(),
+        ready: observed == "running",
         ..Default::default()
     }
 }

@@ -32,6 +32,19 @@ pub struct Script {
     pub logs: Vec<pb::LogsResponse>,
     pub created: Vec<pb::CreateServiceRequest>,
     pub updated: Vec<pb::UpdateServiceRequest>,
+    pub removed: Vec<pb::RemoveServiceRequest>,
+    pub rolled_back: Vec<pb::RollBackServiceRequest>,
+    pub steered: Vec<pb::SteerRolloutRequest>,
+    pub nodes_updated: Vec<pb::UpdateNodeRequest>,
+    pub clusters_updated: Vec<pb::UpdateClusterRequest>,
+    pub forecasts: Vec<pb::ForecastRequest>,
+    pub cluster: pb::GetClusterResponse,
+    pub revisions: Vec<cluster_pb::types::v1::Revision>,
+    pub explanation: pb::ExplainResponse,
+    pub forecast: pb::ForecastResponse,
+    /// What `get_node` shows one after another, the last again and again; empty: the first of
+    /// `nodes`.
+    pub node_story: Vec<cluster_pb::types::v1::Node>,
     pub asked: usize,
 }
 
@@ -117,11 +130,16 @@ impl Control for Fake {
         &self,
         request: Request<pb::RemoveServiceRequest>,
     ) -> Result<Response<pb::RemoveServiceResponse>, Status> {
-        let name = request.into_inner().service;
+        let request = request.into_inner();
+        let name = request.service.clone();
         if name == "nope" {
             return Err(Failure::not_found("service", &name).into());
         }
-        self.answer(|_| pb::RemoveServiceResponse { id: format!("id-of-{name}") }).await
+        self.answer(|script| {
+            script.removed.push(request);
+            pb::RemoveServiceResponse { id: format!("id-of-{name}") }
+        })
+        .await
     }
 
     async fn get_service(
@@ -185,15 +203,26 @@ impl Control for Fake {
         &self,
         _: Request<pb::GetNodeRequest>,
     ) -> Result<Response<pb::GetNodeResponse>, Status> {
-        self.answer(|script| pb::GetNodeResponse { node: script.nodes.first().cloned(), index: 1 })
-            .await
+        self.answer(|script| {
+            let node = match script.node_story.len() {
+                0 => script.nodes.first().cloned(),
+                1 => script.node_story.first().cloned(),
+                _ => Some(script.node_story.remove(0)),
+            };
+            pb::GetNodeResponse { node, index: 1 }
+        })
+        .await
     }
 
     async fn update_node(
         &self,
-        _: Request<pb::UpdateNodeRequest>,
+        request: Request<pb::UpdateNodeRequest>,
     ) -> Result<Response<pb::UpdateNodeResponse>, Status> {
-        self.answer(|_| pb::UpdateNodeResponse { version: 2 }).await
+        self.answer(|script| {
+            script.nodes_updated.push(request.into_inner());
+            pb::UpdateNodeResponse { version: 2 }
+        })
+        .await
     }
 
     async fn remove_node(
@@ -207,13 +236,13 @@ impl Control for Fake {
         &self,
         _: Request<pb::GetClusterRequest>,
     ) -> Result<Response<pb::GetClusterResponse>, Status> {
-        self.answer(|_| pb::GetClusterResponse {
+        self.answer(|script| pb::GetClusterResponse {
             id: "c1".into(),
             managers: vec![pb::ManagerStatus {
                 address: "10.0.0.1:7100".into(),
                 ..Default::default()
             }],
-            ..Default::default()
+            ..script.cluster.clone()
         })
         .await
     }
@@ -224,6 +253,71 @@ impl Control for Fake {
     ) -> Result<Response<pb::GetTokenResponse>, Status> {
         let role = request.into_inner().role;
         self.answer(|_| pb::GetTokenResponse { token: format!("CLUSTER-1-{role}-x-y") }).await
+    }
+
+    async fn roll_back_service(
+        &self,
+        request: Request<pb::RollBackServiceRequest>,
+    ) -> Result<Response<pb::RollBackServiceResponse>, Status> {
+        self.answer(|script| {
+            script.rolled_back.push(request.into_inner());
+            pb::RollBackServiceResponse { version: 6, revision: 1 }
+        })
+        .await
+    }
+
+    async fn steer_rollout(
+        &self,
+        request: Request<pb::SteerRolloutRequest>,
+    ) -> Result<Response<pb::SteerRolloutResponse>, Status> {
+        self.answer(|script| {
+            let request = request.into_inner();
+            let id = request.service.clone();
+            script.steered.push(request);
+            pb::SteerRolloutResponse { id, version: 7 }
+        })
+        .await
+    }
+
+    async fn list_revisions(
+        &self,
+        _: Request<pb::ListRevisionsRequest>,
+    ) -> Result<Response<pb::ListRevisionsResponse>, Status> {
+        self.answer(|script| pb::ListRevisionsResponse {
+            service_id: "s1".into(),
+            revisions: script.revisions.clone(),
+            index: 1,
+        })
+        .await
+    }
+
+    async fn update_cluster(
+        &self,
+        request: Request<pb::UpdateClusterRequest>,
+    ) -> Result<Response<pb::UpdateClusterResponse>, Status> {
+        self.answer(|script| {
+            script.clusters_updated.push(request.into_inner());
+            pb::UpdateClusterResponse {}
+        })
+        .await
+    }
+
+    async fn explain(
+        &self,
+        _: Request<pb::ExplainRequest>,
+    ) -> Result<Response<pb::ExplainResponse>, Status> {
+        self.answer(|script| script.explanation.clone()).await
+    }
+
+    async fn forecast(
+        &self,
+        request: Request<pb::ForecastRequest>,
+    ) -> Result<Response<pb::ForecastResponse>, Status> {
+        self.answer(|script| {
+            script.forecasts.push(request.into_inner());
+            script.forecast.clone()
+        })
+        .await
     }
 
     async fn logs(

@@ -39,6 +39,48 @@ pub fn replicas(text: &str) -> Result<u32, String> {
     })
 }
 
+/// `2` or `25%`. Empty: the default, 1.
+pub fn share(text: &str) -> Result<String, String> {
+    let wrong = |what: &str| format!("`{}` {what}; write for example 2 or 25%", shown(text));
+    let Some(percent) = text.strip_suffix('%') else {
+        return match text.parse::<u32>() {
+            Ok(count) => Ok(count.to_string()),
+            Err(_) if text.is_empty() => Ok(String::new()),
+            Err(_) => Err(wrong("is neither a number nor a percentage")),
+        };
+    };
+    match percent.parse::<u32>() {
+        Ok(percent @ 1..=100) => Ok(format!("{percent}%")),
+        Ok(_) => Err(wrong("is not 1% to 100%")),
+        Err(_) => Err(wrong("is neither a number nor a percentage")),
+    }
+}
+
+/// A ratio of 0 to 1 in millionths.
+pub fn ratio(text: &str) -> Result<u32, String> {
+    let millionths = decimal(text.trim(), 6).filter(|ratio| *ratio <= 1_000_000);
+    let millionths = millionths.and_then(|ratio| u32::try_from(ratio).ok());
+    millionths.ok_or_else(|| {
+        format!("`{}` is not a ratio of 0 to 1; write for example 0.25", shown(text))
+    })
+}
+
+/// A count of something that the flag's name tells.
+pub fn count(text: &str) -> Result<u32, String> {
+    text.parse().map_err(|_| format!("`{}` is not a number; write 0, 1, 2 and so on", shown(text)))
+}
+
+/// 0 to 100.
+pub fn priority(text: &str) -> Result<u32, String> {
+    match text.parse() {
+        Ok(priority @ 0..=100) => Ok(priority),
+        _ => Err(format!(
+            "`{}` is not 0 to 100; write for example 70 (the default is 50)",
+            shown(text)
+        )),
+    }
+}
+
 /// Restarts allowed in one slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Attempts {
@@ -97,6 +139,23 @@ mod tests {
         for text in ["", "-0.5", "half", "0.0000000001", "NaN", "99999999999999"] {
             assert!(cpus(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn shares_and_ratios_stay_within_the_whole() {
+        assert_eq!(share("2").as_deref(), Ok("2"));
+        assert_eq!(share("025%").as_deref(), Ok("25%"));
+        assert_eq!(share("").as_deref(), Ok(""));
+        for text in ["250%", "0%", "-1", "%", "half", "1.5%"] {
+            assert!(share(text).unwrap_err().contains("2 or 25%"), "{text}");
+        }
+        assert_eq!(ratio("0.25"), Ok(250_000));
+        assert_eq!(ratio("1"), Ok(1_000_000));
+        for text in ["2", "-0.1", "1.000001", "10%", "", "NaN"] {
+            assert!(ratio(text).unwrap_err().contains("0.25"), "{text}");
+        }
+        assert!(priority("101").is_err() && priority("-1").is_err() && priority("0").is_ok());
+        assert!(count("-1").is_err());
     }
 
     #[test]

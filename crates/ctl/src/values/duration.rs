@@ -23,6 +23,25 @@ pub fn milliseconds(text: &str) -> Result<u64, String> {
     Ok(ms)
 }
 
+/// A duration that can be taken back: empty or 0 is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span(pub Option<u64>);
+
+pub fn span(text: &str) -> Result<Span, String> {
+    match text.is_empty() {
+        true => Ok(Span(None)),
+        false => milliseconds(text).map(|ms| Span((ms != 0).then_some(ms))),
+    }
+}
+
+/// As [`span`], but 0 is a duration.
+pub fn span_from_zero(text: &str) -> Result<Span, String> {
+    match text.is_empty() {
+        true => Ok(Span(None)),
+        false => milliseconds(text).map(|ms| Span(Some(ms))),
+    }
+}
+
 /// `--restart-delay`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Delay {
@@ -50,6 +69,10 @@ mod tests {
         for text in ["5", "", "-5s", "5 parsecs", "1ns", "999999999999999y"] {
             assert!(milliseconds(text).is_err(), "{text}");
         }
+        assert_eq!(span(""), Ok(Span(None)));
+        assert_eq!(span("0"), Ok(Span(None)));
+        assert_eq!(span("5s"), Ok(Span(Some(5_000))));
+        assert_eq!(span_from_zero("0"), Ok(Span(Some(0))));
         assert_eq!(delay("backoff"), Ok(Delay::BackOff));
         assert_eq!(delay("5s"), Ok(Delay::Fixed(5_000)));
         assert!(delay("soon").unwrap_err().contains("backoff"));

@@ -1,4 +1,5 @@
-//! `--publish [PUBLISHED:]TARGET[/tcp]`, or `published=…,target=…[,protocol=tcp][,mode=ingress]`.
+//! `--publish [PUBLISHED:]TARGET[/tcp]`, or
+//! `published=…,target=…[,protocol=tcp][,mode=ingress|host]`.
 
 use cluster_pb::types::v1::PortSpec;
 
@@ -25,30 +26,41 @@ fn short(text: &str) -> Result<PortSpec, String> {
 }
 
 fn long(text: &str) -> Result<PortSpec, String> {
-    let (mut published, mut target) = (0, None);
+    let (mut published, mut target, mut host) = (0, None, false);
     for pair in text.split(',') {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
         match key.trim() {
             "published" => published = port(value)?,
             "target" => target = Some(port(value)?),
             "protocol" => check_protocol(value)?,
-            "mode" if value == "ingress" => {}
             "mode" => {
-                return Err(format!(
-                    "mode `{}` is not supported; only mode=ingress is",
-                    shown(value)
-                ));
+                host = match value {
+                    "ingress" => false,
+                    "host" => true,
+                    _ => {
+                        return Err(format!(
+                            "mode `{}` is unknown; use mode=ingress (every worker) or mode=host \
+                             (the task's own node)",
+                            shown(value)
+                        ));
+                    }
+                }
             }
             _ => {
                 return Err(format!(
-                    "`{}` is unknown; use published=, target=, protocol=tcp, mode=ingress",
+                    "`{}` is unknown; use published=, target=, protocol=tcp, mode=ingress|host",
                     shown(key)
                 ));
             }
         }
     }
     let target = target.ok_or_else(|| "target= is missing".to_owned())?;
-    Ok(PortSpec { published, target, host: false })
+    if host && published == 0 {
+        return Err(
+            "mode=host needs published=, such as mode=host,published=8080,target=80".to_owned()
+        );
+    }
+    Ok(PortSpec { published, target, host })
 }
 
 /// One port, as `--publish-rm` names it.
@@ -90,6 +102,8 @@ mod tests {
         assert_eq!(publish("8080:80/tcp"), spec(8080, 80));
         assert_eq!(publish("published=8080,target=80,protocol=tcp,mode=ingress"), spec(8080, 80));
         assert_eq!(publish("target=80"), spec(0, 80));
+        let host = PortSpec { published: 8080, target: 80, host: true };
+        assert_eq!(publish("mode=host,published=8080,target=80"), Ok(host));
     }
 
     #[test]
@@ -103,7 +117,8 @@ mod tests {
         assert!(said("127.0.0.1:80:80").contains("every worker"));
         assert!(said("8000-8010:80").contains("range"));
         assert!(said("published=80").contains("target"));
-        assert!(said("target=80,mode=host").contains("ingress"));
+        assert!(said("target=80,mode=vip").contains("ingress"));
+        assert!(said("target=80,mode=host").contains("published=8080"));
         assert!(said("target=80,host=x").contains("unknown"));
         assert!(said("").contains("not a port"));
     }

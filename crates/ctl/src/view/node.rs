@@ -36,7 +36,30 @@ pub struct NodeView {
     pub mesh_port: u32,
     pub capacity: ResourcesView,
     pub reserved: ResourcesView,
+    pub generic: Vec<GenericView>,
+    /// Null: no drain, or none with a deadline.
+    pub drain_deadline_ms: Option<u64>,
+    /// Tasks that a drain still waits for, and for what.
+    pub drain_waits: Vec<String>,
     pub version: u64,
+}
+
+#[derive(Debug, Serialize)]
+pub struct GenericView {
+    pub kind: String,
+    pub count: u64,
+    /// Empty: all of the kind are the same.
+    pub names: Vec<String>,
+}
+
+impl From<pb::GenericResource> for GenericView {
+    fn from(resource: pb::GenericResource) -> Self {
+        let count = match resource.names.len() {
+            0 => resource.count,
+            named => u64::try_from(named).unwrap_or(u64::MAX),
+        };
+        Self { kind: resource.kind, count, names: resource.names }
+    }
 }
 
 impl From<pb::Node> for NodeView {
@@ -65,6 +88,9 @@ impl From<pb::Node> for NodeView {
             mesh_port: described.mesh_port,
             capacity: described.capacity.unwrap_or_default().into(),
             reserved: node.reserved.unwrap_or_default().into(),
+            generic: described.generic.into_iter().map(GenericView::from).collect(),
+            drain_deadline_ms: (node.drain_deadline_ms != 0).then_some(node.drain_deadline_ms),
+            drain_waits: node.drain_waits,
             version: node.version,
         }
     }
@@ -84,6 +110,10 @@ pub struct ClusterView {
     pub tasks: u32,
     pub workers: u32,
     pub workers_ready: u32,
+    /// `spread` or `bin-pack`
+    pub strategy: String,
+    /// Why tasks of silent nodes are not replaced; empty when all is well.
+    pub storm: String,
     pub managers: Vec<ManagerView>,
 }
 
@@ -122,6 +152,8 @@ impl From<control::GetClusterResponse> for ClusterView {
             tasks: cluster.tasks,
             workers: cluster.workers,
             workers_ready: cluster.workers_ready,
+            strategy: cluster.strategy,
+            storm: cluster.storm,
             managers: cluster.managers.into_iter().map(manager).collect(),
         }
     }

@@ -6,7 +6,7 @@ use serde::Serialize;
 #[derive(Debug, Serialize)]
 pub struct TaskView {
     pub id: String,
-    /// `web.1`
+    /// `web.1`; of a service with a slot for each node `web.worker-1`.
     pub name: String,
     pub service: String,
     pub service_id: String,
@@ -30,14 +30,28 @@ pub struct TaskView {
     pub created_at_ms: u64,
     pub started_at_ms: Option<u64>,
     pub not_before_ms: Option<u64>,
+    /// Of a running task: connections come to it.
+    pub ready: bool,
+    /// Id of the older task of its slot that it starts beside; empty: none.
+    pub beside: String,
+    /// It ended several times in a row and waits before the next attempt.
+    pub crash_loop: bool,
     pub version: u64,
+}
+
+/// What people call a task.
+pub fn task_name(task: &pb::Task) -> String {
+    match task.target_node_name.as_str() {
+        "" => format!("{}.{}", task.service_name, task.slot),
+        node => format!("{}.{node}", task.service_name),
+    }
 }
 
 impl From<pb::Task> for TaskView {
     fn from(task: pb::Task) -> Self {
         let moment = |ms: u64| (ms != 0).then_some(ms);
         Self {
-            name: format!("{}.{}", task.service_name, task.slot),
+            name: task_name(&task),
             id: task.id,
             service: task.service_name,
             service_id: task.service_id,
@@ -58,6 +72,9 @@ impl From<pb::Task> for TaskView {
             created_at_ms: task.created_at_ms,
             started_at_ms: moment(task.started_at_ms),
             not_before_ms: moment(task.not_before_ms),
+            ready: task.ready,
+            beside: task.beside,
+            crash_loop: task.crash_loop,
             version: task.version,
         }
     }

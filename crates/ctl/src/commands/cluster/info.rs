@@ -29,6 +29,8 @@ pub async fn run(args: &Args, invocation: &mut Invocation) -> Result<(), Error> 
         ("name", view.name),
         ("created", moment(view.created_at_ms)),
         ("version", view.version),
+        ("storm", view.storm),
+        ("placement", view.strategy),
         ("services", view.services.to_string()),
         ("tasks", view.tasks.to_string()),
         ("workers", format!("{} of {} ready", view.workers_ready, view.workers)),

@@ -8,7 +8,7 @@ use crate::Invocation;
 use crate::error::Error;
 use crate::output::{Format, Show, pairs};
 use crate::text::{bytes, cores, moment};
-use crate::view::NodeView;
+use crate::view::{GenericView, NodeView};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -37,6 +37,7 @@ fn describe(view: NodeView) -> String {
     let worker_only = |text: String| if is_worker { text } else { String::new() };
     let amounts =
         |cpu: u64, memory: u64| worker_only(format!("{} cores, {}", cores(cpu), bytes(memory)));
+    let generic: Vec<String> = view.generic.iter().map(generic).collect();
     pairs(&[
         ("id", view.id),
         ("name", view.name),
@@ -45,11 +46,14 @@ fn describe(view: NodeView) -> String {
         ("message", view.message),
         ("manager status", view.manager_status),
         ("availability", worker_only(view.availability)),
+        ("drain deadline", view.drain_deadline_ms.map(moment).unwrap_or_default()),
+        ("drain waits for", view.drain_waits.join("; ")),
         ("address", view.address),
         ("mesh port", worker_only(view.mesh_port.to_string())),
         ("tasks", worker_only(view.tasks.to_string())),
         ("capacity", amounts(view.capacity.cpu_nanos, view.capacity.memory_bytes)),
         ("reserved", amounts(view.reserved.cpu_nanos, view.reserved.memory_bytes)),
+        ("generic", generic.join(", ")),
         ("labels", labels(&view.labels)),
         ("engine labels", labels(&view.engine_labels)),
         ("platform", worker_only(format!("{}/{}", view.os, view.arch))),
@@ -58,6 +62,13 @@ fn describe(view: NodeView) -> String {
         ("notices", view.notices.join("; ")),
         ("joined", moment(view.created_at_ms)),
     ])
+}
+
+fn generic(resource: &GenericView) -> String {
+    match resource.names.as_slice() {
+        [] => format!("{} {}", resource.count, resource.kind),
+        names => format!("{} {}: {}", resource.count, resource.kind, names.join(" ")),
+    }
 }
 
 fn labels(labels: &BTreeMap<String, String>) -> String {

@@ -5,6 +5,7 @@
 use std::time::{Duration, Instant};
 
 use cluster_pb::control::v1::{GetServiceRequest, WatchServiceRequest, WatchServiceResponse};
+use cluster_pb::types::v1 as pb;
 use cluster_wire::Code;
 use tonic::Streaming;
 
@@ -12,7 +13,8 @@ use crate::Invocation;
 use crate::client::Client;
 use crate::error::{Error, Exit};
 use crate::output::Printer;
-use crate::progress::{Limits, Picture, Tracker, Verdict, draw};
+use crate::progress::{Before, Limits, Picture, Tracker, Verdict, draw};
+use crate::text::{moment, now_ms, until};
 use crate::values::duration::duration;
 
 /// How long managers may be out of reach, in one go, before the wait is given up.
@@ -39,14 +41,62 @@ pub struct Patience {
     settle: Duration,
 }
 
+impl Patience {
+    pub fn is_quiet(&self) -> bool {
+        self.quiet
+    }
+}
+
 /// What is waited for.
 pub struct Goal {
     pub id: String,
     pub name: String,
     /// The wait begins with this version of the service or a later one.
-    pub version: u64,
-    /// The revision before the change, if the service existed.
-    pub revision_before: Option<u32>,
+    version: u64,
+    /// And with a view of this log index or a later one.
+    index: u64,
+    before: Before,
+    /// It launches jobs, and runs nothing itself.
+    is_scheduled: bool,
+    is_job: bool,
+}
+
+impl Goal {
+    pub fn created(id: String, spec: &pb::ServiceSpec, version: u64) -> Self {
+        use pb::service_spec::Mode;
+        Self {
+            id,
+            name: spec.name.clone(),
+            version,
+            index: 0,
+            before: Before::default(),
+            is_scheduled: spec.job.as_ref().is_some_and(|job| job.schedule.is_some()),
+            is_job: matches!(spec.mode(), Mode::ReplicatedJob | Mode::GlobalJob),
+        }
+    }
+
+    /// `service` is as it was before.
+    pub fn changed(service: &pb::Service, version: u64) -> Self {
+        let spec = service.spec.clone().unwrap_or_default();
+        let before = Before {
+            revision: Some(service.revision),
+            rollout: service.rollout.clone(),
+            going_back: false,
+        };
+        Self { before, ..Self::created(service.id.clone(), &spec, version) }
+    }
+
+    pub fn rolled_back(service: &pb::Service, version: u64) -> Self {
+        let goal = Self::changed(service, version);
+        Self { before: Before { going_back: true, ..goal.before }, ..goal }
+    }
+
+    /// A user's word on the rollout changes the service at `index`, but not its version.
+    pub fn steered(service: &pb::Service, index: u64) -> Self {
+        let goal = Self::changed(service, service.version);
+        let going_back = service.rollout.as_ref().is_some_and(|r| r.kind == "rollback");
+        Self { index, before: Before { rollout: None, going_back, ..goal.before }, ..goal }
+    }
 }
 
 /// Returns when the service has converged or the user detached; else why it cannot.
@@ -59,6 +109,9 @@ pub async fn wait(
     if patience.detach {
         return Ok(());
     }
+    if goal.is_scheduled {
+        return tell_next_launch(invocation, client, goal, patience).await;
+    }
     let mut screen = Screen::new(patience.quiet);
     let printer = &mut invocation.printer;
     let outcome = tokio::select! {
@@ -67,7 +120,18 @@ pub async fn wait(
     };
     match outcome {
         Ok(Outcome::Converged) => {
-            screen.say(printer, &format!("service {} converged", goal.name));
+            let what = if goal.is_job { "completed" } else { "converged" };
+            screen.say(printer, &format!("service {} {what}", goal.name));
+            Ok(())
+        }
+        Ok(Outcome::Awaiting) => {
+            let line = format!(
+                "the canaries of service {0} are healthy and wait for promotion: \
+                 `clusterctl service promote {0}` moves the rest, \
+                 `clusterctl service rollback {0}` goes back",
+                goal.name
+            );
+            screen.say(printer, &line);
             Ok(())
         }
         Ok(Outcome::Detached) => {
@@ -79,8 +143,30 @@ pub async fn wait(
     }
 }
 
+/// A scheduled service runs nothing itself: there is nothing to wait for.
+async fn tell_next_launch(
+    invocation: &mut Invocation,
+    client: &mut Client,
+    goal: &Goal,
+    patience: &Patience,
+) -> Result<(), Error> {
+    if patience.quiet {
+        return Ok(());
+    }
+    let line = match read(client, &goal.id).await?.next_launch_ms {
+        0 => format!("service {} has no launch to come", goal.name),
+        next => {
+            let (at, wait) = (moment(next), until(next, now_ms()));
+            format!("service {} is launched next {wait}, at {at}", goal.name)
+        }
+    };
+    invocation.printer.say(&line);
+    Ok(())
+}
+
 enum Outcome {
     Converged,
+    Awaiting,
     Detached,
 }
 
@@ -92,7 +178,7 @@ async fn follow(
     patience: &Patience,
 ) -> Result<Outcome, Error> {
     let limits = Limits { patience: patience.wait_timeout, settle: patience.settle };
-    let mut tracker = Tracker::new(limits, goal.revision_before, Instant::now());
+    let mut tracker = Tracker::new(limits, goal.before.clone(), Instant::now());
     let mut blind_since: Option<Instant> = None;
     loop {
         let error = match watch(client, goal).await {
@@ -145,6 +231,7 @@ async fn look(
     loop {
         let until = match tracker.verdict(Instant::now()) {
             Verdict::Converged => return Ok(Outcome::Converged),
+            Verdict::Awaiting => return Ok(Outcome::Awaiting),
             Verdict::Failing { reason } => return Err(Break::Final(failing(goal, &reason))),
             Verdict::Stuck { reason } => return Err(Break::Final(stuck(goal, &reason))),
             Verdict::Waiting { until } => until,
@@ -163,8 +250,9 @@ async fn look(
             Err(status) => return Err(Break::Lost(lost(&status))),
         };
         *blind_since = None;
-        let Some(service) = response.service.filter(|service| service.version >= goal.version)
-        else {
+        let is_news =
+            |service: &pb::Service| service.version >= goal.version && response.index >= goal.index;
+        let Some(service) = response.service.filter(is_news) else {
             continue;
         };
         tracker.observe(&service, &response.tasks, Instant::now());

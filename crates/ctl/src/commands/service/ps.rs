@@ -9,7 +9,7 @@ use crate::Invocation;
 use crate::client::Client;
 use crate::error::Error;
 use crate::output::{Format, Show, Table};
-use crate::text::{ago, now_ms, one_line, shortened};
+use crate::text::{ago, now_ms, one_line, shortened, until};
 use crate::view::TaskView;
 
 const REASON_WIDTH: usize = 60;
@@ -46,7 +46,7 @@ pub async fn run(args: &Args, invocation: &mut Invocation) -> Result<(), Error> 
     printer.table(&table(&rows, args.no_trunc, now_ms()))
 }
 
-async fn all(client: &mut Client, service: &str, stale: bool) -> Result<Vec<Task>, Error> {
+pub async fn all(client: &mut Client, service: &str, stale: bool) -> Result<Vec<Task>, Error> {
     let mut tasks = Vec::new();
     let mut after = String::new();
     loop {
@@ -89,9 +89,15 @@ fn table(rows: &[TaskView], no_trunc: bool, now: u64) -> Table {
     for row in rows {
         let older =
             before.is_some_and(|last| last.service_id == row.service_id && last.slot == row.slot);
+        // Of two that run, the younger starts beside the older.
+        let pair = older && is_wanted(row) && before.is_some_and(|last| last.beside == row.id);
         before = Some(row);
-        let name = if older { format!(" \\_ {}", row.name) } else { row.name.clone() };
-        let state = format!("{} {}", row.observed_state, ago(row.observed_at_ms, now));
+        let name = match (older, pair) {
+            (false, _) => row.name.clone(),
+            (true, true) => format!(" |- {}", row.name),
+            (true, false) => format!(" \\_ {}", row.name),
+        };
+        let state = state(row, now);
         let why = why(row);
         let why = if no_trunc { why } else { shortened(&why, REASON_WIDTH) };
         table.row([
@@ -107,6 +113,23 @@ fn table(rows: &[TaskView], no_trunc: bool, now: u64) -> Table {
     table
 }
 
+fn is_wanted(row: &TaskView) -> bool {
+    matches!(row.desired_state.as_str(), "ready" | "running")
+}
+
+fn state(row: &TaskView, now: u64) -> String {
+    let since = ago(row.observed_at_ms, now);
+    let waits = row.desired_state == "ready";
+    match (row.observed_state.as_str(), row.not_before_ms.filter(|_| waits)) {
+        (_, Some(next)) if row.crash_loop => {
+            format!("crash loop, next start {}", until(next, now))
+        }
+        (state, Some(next)) if next > now => format!("{state}, starts {}", until(next, now)),
+        ("running", _) if !row.ready && is_wanted(row) => format!("running (not ready) {since}"),
+        (state, _) => format!("{state} {since}"),
+    }
+}
+
 /// What went wrong; else why it is not running yet.
 fn why(row: &TaskView) -> String {
     if !row.error.is_empty() {
@@ -116,7 +139,10 @@ fn why(row: &TaskView) -> String {
     match row.exit_code {
         _ if row.oom => "ran out of memory".to_owned(),
         Some(code) if ended && code != 0 => format!("exited with code {code}"),
-        _ if row.observed_state == "running" => String::new(),
+        _ if row.observed_state == "running" && row.ready => match row.beside.as_str() {
+            "" => String::new(),
+            older => format!("started beside {older}"),
+        },
         _ => one_line(&row.message),
     }
 }
@@ -135,6 +161,7 @@ mod tests {
             desired_state: desired.into(),
             observed_state: observed.into(),
             image: "web:1".into(),
+            ready: observed == "running",
             ..Default::default()
         }
     }

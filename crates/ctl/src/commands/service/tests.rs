@@ -23,7 +23,7 @@ fn service(version: u64, desired: u32) -> pb::Service {
             task: Some(task),
             ..Default::default()
         }),
-        ports: vec![pb::PortSpec { published: 80, target: 8080 }],
+        ports: vec![pb::PortSpec { published: 80, target: 8080, host: false }],
         ..Default::default()
     }
 }
@@ -38,6 +38,7 @@ fn task(id: &str, slot: u32, desired: &str, observed: &str) -> pb::Task {
         node_name: "worker-1".into(),
         desired_state: desired.into(),
         observed_state: observed.into(),
+        ready: observed == "running",
         ..Default::default()
     }
 }

@@ -1,28 +1,60 @@
 //! `service update [OPTIONS] SERVICE`: read, change what was asked, write back against the version
 //! that was read. A version that moved on meanwhile is an error (E0105), never overwritten.
 
+mod lists;
+
 use cluster_pb::control::v1::UpdateServiceRequest;
+use cluster_pb::control::v1::forecast_request::Change;
 use cluster_pb::types::v1 as pb;
 
+use super::check;
 use super::converge::{self, Goal, Patience};
-use super::settings::Settings;
+use super::dry_run::{self, DryRun};
+use super::settings::{GROUPS, Settings};
+use super::steer::{self, Steer};
+use super::version::Expected;
 use crate::Invocation;
 use crate::error::Error;
-use crate::values::constraint::constraint;
-use crate::values::environment;
-use crate::values::label::{Label, label};
-use crate::values::mount::mount;
-use crate::values::port::{port, publish};
 use crate::values::words::{Words, words};
 
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Replaces tasks one at a time when what they run changes, and waits until \
-                        that is done; Ctrl-C detaches. An empty value takes a setting back, such \
-                        as --user ''; so does 0 for a limit.")]
+#[command(
+    after_help = "Replaces tasks as --update-… says when what they run changes, and waits until \
+                        that is done; Ctrl-C detaches. Ends with code 1 and the reason when the \
+                        update pauses or is rolled back. An empty value takes a setting back, such \
+                        as --user ''; so does 0 for a limit."
+)]
 pub struct Args {
     /// Name, id or beginning of the id
     service: String,
 
+    #[command(flatten)]
+    change: Content,
+
+    #[command(flatten)]
+    lists: lists::Lists,
+
+    #[command(flatten)]
+    settings: Settings,
+
+    #[command(flatten)]
+    wishes: lists::WishLists,
+
+    #[command(flatten)]
+    steering: Steering,
+
+    #[command(flatten)]
+    expected: Expected,
+
+    #[command(flatten)]
+    dry_run: DryRun,
+
+    #[command(flatten)]
+    patience: Patience,
+}
+
+#[derive(Clone, Debug, clap::Args)]
+struct Content {
     /// Run another image
     #[arg(long, value_name = "IMAGE")]
     image: Option<String>,
@@ -34,162 +66,76 @@ pub struct Args {
     /// Replace all tasks although nothing else changed
     #[arg(long)]
     force: bool,
+}
 
-    #[command(flatten)]
-    settings: Settings,
-
-    /// Publish a port, or another target under it
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "An update that is under way")]
+struct Steering {
+    /// Hold the update; slots that have moved stay
     #[arg(
         long,
-        value_name = "[PUBLISHED:]TARGET[/tcp]",
-        value_parser = publish,
-        allow_negative_numbers = true
+        conflicts_with_all = GROUPS,
+        conflicts_with_all = ["Content", "Lists", "WishLists", "DryRun", "Expected", "resume"]
     )]
-    publish_add: Vec<pb::PortSpec>,
+    pause: bool,
 
-    /// No longer publish what leads to this target port
-    #[arg(long, value_name = "TARGET", value_parser = port)]
-    publish_rm: Vec<u32>,
-
-    /// Set an environment variable; a key alone takes the value from here
-    #[arg(long, value_name = "KEY[=VALUE]")]
-    env_add: Vec<String>,
-
-    /// Remove an environment variable
-    #[arg(long, value_name = "KEY")]
-    env_rm: Vec<String>,
-
-    /// Add a mount, or replace the one with its target
-    #[arg(long, value_name = "MOUNT", value_parser = mount)]
-    mount_add: Vec<pb::Mount>,
-
-    /// Remove the mount with this target
-    #[arg(long, value_name = "TARGET")]
-    mount_rm: Vec<String>,
-
-    /// Set a label of the service
-    #[arg(long, value_name = "KEY=VALUE", value_parser = label)]
-    label_add: Vec<Label>,
-
-    /// Remove a label of the service
-    #[arg(long, value_name = "KEY")]
-    label_rm: Vec<String>,
-
-    /// Set a label of each container
-    #[arg(long, value_name = "KEY=VALUE", value_parser = label)]
-    container_label_add: Vec<Label>,
-
-    /// Remove a label of each container
-    #[arg(long, value_name = "KEY")]
-    container_label_rm: Vec<String>,
-
-    /// Add a constraint
-    #[arg(long, value_name = "KEY==VALUE", value_parser = constraint)]
-    constraint_add: Vec<String>,
-
-    /// Remove a constraint
-    #[arg(long, value_name = "KEY==VALUE", value_parser = constraint)]
-    constraint_rm: Vec<String>,
-
-    #[command(flatten)]
-    patience: Patience,
+    /// Go on with an update that is paused
+    #[arg(
+        long,
+        conflicts_with_all = GROUPS,
+        conflicts_with_all = ["Content", "Lists", "WishLists", "DryRun", "Expected"]
+    )]
+    resume: bool,
 }
 
 pub async fn run(args: &Args, invocation: &mut Invocation) -> Result<(), Error> {
+    if args.steering.pause {
+        return steer::run(invocation, &args.service, Steer::Pause, &args.patience).await;
+    }
+    if args.steering.resume {
+        return steer::run(invocation, &args.service, Steer::Resume, &args.patience).await;
+    }
     let mut client = invocation.client()?;
     let service = converge::read(&mut client, &args.service).await?;
-    let mut spec = service.spec.unwrap_or_default();
+    args.expected.check(&service)?;
+    let before = service.spec.clone().unwrap_or_default();
+    let mut spec = before.clone();
     change(&mut spec, args)?;
-    let name = spec.name.clone();
+    check::changed(&before, &spec)?;
     let request = UpdateServiceRequest {
         id: service.id.clone(),
         version: service.version,
-        spec: Some(spec),
+        spec: Some(spec.clone()),
         remove_tasks: Vec::new(),
     };
-    let version = client.update_service(request).await?.version;
+    let explain = |error| check::explain(check::Verb::Update, &spec, error);
+    if args.dry_run.dry_run {
+        let change = Change::Update(request);
+        return dry_run::show(invocation, &mut client, &args.dry_run, change)
+            .await
+            .map_err(explain);
+    }
+    let version = client.update_service(request).await.map_err(explain)?.version;
     invocation.printer.data(&service.id)?;
-    let goal = Goal { id: service.id, name, version, revision_before: Some(service.revision) };
+    let goal = Goal::changed(&service, version);
     converge::wait(invocation, &mut client, &goal, &args.patience).await
 }
 
 fn change(spec: &mut pb::ServiceSpec, args: &Args) -> Result<(), Error> {
-    args.settings.apply(spec);
-    relabel(&mut spec.labels, "--label-rm", &args.label_rm, &args.label_add)?;
-    for target in &args.publish_rm {
-        remove("--publish-rm", &mut spec.ports, target, |port| port.target == *target)?;
-    }
-    for added in &args.publish_add {
-        let same = |port: &pb::PortSpec| port.published != 0 && port.published == added.published;
-        spec.ports.retain(|port| !same(port) && port != added);
-        spec.ports.push(*added);
-    }
+    args.settings.apply(spec)?;
+    args.lists.apply(spec)?;
     let task = spec.task.get_or_insert_default();
-    for removed in &args.constraint_rm {
-        remove("--constraint-rm", &mut task.constraints, removed, |other| other == removed)?;
-    }
-    let new = args.constraint_add.iter().filter(|added| !task.constraints.contains(added));
-    let new: Vec<String> = new.cloned().collect();
-    task.constraints.extend(new);
-    if args.force {
+    args.wishes.apply(task)?;
+    if args.change.force {
         task.force_update += 1;
     }
-    change_container(task.container.get_or_insert_default(), args)
-}
-
-fn change_container(container: &mut pb::ContainerSpec, args: &Args) -> Result<(), Error> {
-    if let Some(image) = &args.image {
+    let container = task.container.get_or_insert_default();
+    if let Some(image) = &args.change.image {
         container.image.clone_from(image);
     }
-    if let Some(words) = &args.args {
+    if let Some(words) = &args.change.args {
         container.args.clone_from(&words.0);
     }
-    for key in &args.env_rm {
-        remove("--env-rm", &mut container.env, key, |pair| environment::key_of(pair) == key)?;
-    }
-    let no_files: [&str; 0] = [];
-    for pair in environment::collect(&no_files, &args.env_add, |key| std::env::var(key).ok())? {
-        environment::put(&mut container.env, pair);
-    }
-    for target in &args.mount_rm {
-        remove("--mount-rm", &mut container.mounts, target, |mount| mount.target == *target)?;
-    }
-    for added in &args.mount_add {
-        container.mounts.retain(|mount| mount.target != added.target);
-        container.mounts.push(added.clone());
-    }
-    let (gone, new) = (&args.container_label_rm, &args.container_label_add);
-    relabel(&mut container.labels, "--container-label-rm", gone, new)
-}
-
-/// Removing what is not there is most likely a slip of the pen.
-fn remove<T>(
-    flag: &str,
-    list: &mut Vec<T>,
-    what: &impl std::fmt::Display,
-    is_it: impl Fn(&T) -> bool,
-) -> Result<(), Error> {
-    let before = list.len();
-    list.retain(|item| !is_it(item));
-    if list.len() == before {
-        let error = Error::refused(format!("{flag}: the service has no `{what}`"));
-        return Err(error.hint("`clusterctl service inspect` shows what it has"));
-    }
-    Ok(())
-}
-
-fn relabel(
-    labels: &mut std::collections::BTreeMap<String, String>,
-    flag: &str,
-    gone: &[String],
-    new: &[Label],
-) -> Result<(), Error> {
-    for key in gone {
-        if labels.remove(key).is_none() {
-            return Err(Error::refused(format!("{flag}: the service has no `{key}`")));
-        }
-    }
-    labels.extend(new.iter().cloned());
     Ok(())
 }
 

@@ -4,6 +4,7 @@ use super::*;
 use crate::Cli;
 use crate::cli::Command;
 use crate::commands::service::Verb;
+use crate::values::mount::mount;
 
 /// A service with one of each.
 fn before() -> pb::ServiceSpec {
@@ -26,7 +27,8 @@ fn before() -> pb::ServiceSpec {
             restart: Some(pb::RestartPolicy { delay_ms: Some(7), ..Default::default() }),
             ..Default::default()
         }),
-        ports: vec![pb::PortSpec { published: 80, target: 8080 }],
+        ports: vec![pb::PortSpec { published: 80, target: 8080, host: false }],
+        ..Default::default()
     }
 }
 
@@ -56,6 +58,10 @@ fn what_is_not_named_stays() {
     let mut expected = before();
     // Messages that were absent may have become present and empty: the same to the managers.
     expected.task.as_mut().unwrap().reservations = Some(pb::Resources::default());
+    expected.task.as_mut().unwrap().health = Some(pb::Health::default());
+    expected.update = Some(pb::UpdatePolicy::default());
+    expected.rollback = Some(pb::UpdatePolicy::default());
+    expected.job = Some(pb::JobPolicy::default());
     assert_eq!(back, expected);
 }
 
@@ -90,13 +96,13 @@ fn lists_are_added_to_and_taken_from() {
     let container = spec.task.as_ref().unwrap().container.as_ref().unwrap();
     assert_eq!(container.mounts.len(), 1);
     assert_eq!(container.mounts[0].source, "v");
-    assert_eq!(spec.ports, [pb::PortSpec { published: 81, target: 81 }]);
+    assert_eq!(spec.ports, [pb::PortSpec { published: 81, target: 81, host: false }]);
 }
 
 #[test]
 fn a_published_port_gets_another_target() {
     let spec = update(&["--publish-add", "80:9090"]).unwrap();
-    assert_eq!(spec.ports, [pb::PortSpec { published: 80, target: 9090 }]);
+    assert_eq!(spec.ports, [pb::PortSpec { published: 80, target: 9090, host: false }]);
 }
 
 #[test]
