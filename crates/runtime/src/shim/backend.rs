@@ -82,8 +82,9 @@ impl Handle {
                 youki::exec(&self.folder, &self.runtime_id, &process, stdio, door)
             }),
             Backend::Runc => {
-                helper::run(&keep, || self.write_process(init, request, &process, &stdio))
-                    .and_then(|()| runc::exec(&self.folder, &self.runtime_id, &process, stdio, group))
+                helper::run(&keep, || self.write_process(init, request, &process, &stdio)).and_then(
+                    |()| runc::exec(&self.folder, &self.runtime_id, &process, stdio, group),
+                )
             }
         };
         let _ = fs::remove_file(&process);
