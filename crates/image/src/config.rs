@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use crate::digest::Digest;
 use crate::error::{Error, Result};
@@ -32,23 +32,57 @@ pub struct ImageConfig {
     pub architecture: String,
 }
 
-/// Docker's HEALTHCHECK; zero durations mean the default.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+/// Docker's HEALTHCHECK; zero means the default, as do numbers that make no sense.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Healthcheck {
-    /// `["NONE"]`, `["CMD", …]` or `["CMD-SHELL", line]`.
-    #[serde(rename = "Test")]
+    /// `["NONE"]`, `["CMD", …]` or `["CMD-SHELL", line]`; empty says nothing.
     pub test: Vec<String>,
-    #[serde(rename = "Interval")]
     pub interval_ns: u64,
-    #[serde(rename = "Timeout")]
     pub timeout_ns: u64,
-    #[serde(rename = "StartPeriod")]
     pub start_period_ns: u64,
-    #[serde(rename = "StartInterval")]
     pub start_interval_ns: u64,
-    #[serde(rename = "Retries")]
     pub retries: u32,
+}
+
+impl Healthcheck {
+    /// What it runs, as program and arguments; none when it checks nothing.
+    pub fn command(&self) -> Option<Vec<String>> {
+        let (kind, words) = self.test.split_first()?;
+        match (kind.as_str(), words) {
+            ("CMD", [_, ..]) => Some(words.to_vec()),
+            ("CMD-SHELL", [line, ..]) => {
+                Some(vec!["/bin/sh".to_owned(), "-c".to_owned(), line.clone()])
+            }
+            // "NONE", and what nobody understands.
+            _ => None,
+        }
+    }
+}
+
+/// As images have it: builders of all ages wrote it, so each field may be null or below zero.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+struct HealthcheckSection {
+    test: Option<Vec<String>>,
+    interval: Option<i64>,
+    timeout: Option<i64>,
+    start_period: Option<i64>,
+    start_interval: Option<i64>,
+    retries: Option<i64>,
+}
+
+impl From<HealthcheckSection> for Healthcheck {
+    fn from(section: HealthcheckSection) -> Self {
+        let number = |value: Option<i64>| value.and_then(|n| u64::try_from(n).ok()).unwrap_or(0);
+        Self {
+            test: section.test.unwrap_or_default(),
+            interval_ns: number(section.interval),
+            timeout_ns: number(section.timeout),
+            start_period_ns: number(section.start_period),
+            start_interval_ns: number(section.start_interval),
+            retries: u32::try_from(number(section.retries)).unwrap_or(0),
+        }
+    }
 }
 
 /// The configuration blob, as far as we read it.
@@ -79,7 +113,7 @@ struct ConfigSection {
     volumes: Option<BTreeMap<String, serde_json::Value>>,
     labels: Option<BTreeMap<String, Option<String>>>,
     stop_signal: Option<String>,
-    healthcheck: Option<Healthcheck>,
+    healthcheck: Option<HealthcheckSection>,
 }
 
 impl ConfigDocument {
@@ -131,9 +165,41 @@ impl ConfigDocument {
             volumes: keys(section.volumes),
             labels: labels.map(|(k, v)| (k, v.unwrap_or_default())).collect(),
             stop_signal: section.stop_signal.filter(|s| !s.is_empty()),
-            healthcheck: section.healthcheck,
+            healthcheck: section.healthcheck.map(Healthcheck::from),
             os: self.os.unwrap_or_default(),
             architecture: self.architecture.unwrap_or_default(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn healthcheck(json: serde_json::Value) -> Healthcheck {
+        let document = serde_json::json!({"config": {"Healthcheck": json}});
+        let document = ConfigDocument::parse(document.to_string().as_bytes(), "x").unwrap();
+        document.into_config().healthcheck.unwrap()
+    }
+
+    #[test]
+    fn health_checks_as_builders_write_them() {
+        let check = healthcheck(serde_json::json!({
+            "Test": ["CMD-SHELL", "wget -q -O- localhost || exit 1"], "Interval": 5_000_000_000u64,
+            "Timeout": 3_000_000_000u64, "StartPeriod": 1_000_000u64, "Retries": 4,
+        }));
+        let line = "wget -q -O- localhost || exit 1";
+        assert_eq!(check.command().unwrap(), ["/bin/sh", "-c", line]);
+        assert_eq!((check.interval_ns, check.retries), (5_000_000_000, 4));
+        let plain = healthcheck(serde_json::json!({"Test": ["CMD", "/check", "-q"]}));
+        assert_eq!(plain.command().unwrap(), ["/check", "-q"]);
+        for nothing in [
+            serde_json::json!({"Test": ["NONE"]}),
+            serde_json::json!({"Test": null, "Interval": -1, "Retries": null}),
+            serde_json::json!({"Test": ["CMD"]}),
+            serde_json::json!({"Test": []}),
+        ] {
+            assert_eq!(healthcheck(nothing.clone()).command(), None, "{nothing}");
         }
     }
 }

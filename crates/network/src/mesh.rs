@@ -18,6 +18,7 @@ mod core;
 mod counters;
 mod dial;
 mod endpoints;
+mod host;
 mod listener;
 mod peer;
 mod pool;
@@ -27,19 +28,20 @@ mod socket;
 mod table;
 mod tls;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio_util::sync::DropGuard;
 
-pub use config::{Error, Limits, MeshConfig, MeshStatus, PortStatus};
+pub use config::{Error, HostPortError, Limits, MeshConfig, MeshStatus, PortStatus};
 pub use counters::CountersSnapshot;
 pub use endpoints::{Backend, Endpoints, PublishedPort};
+pub use host::HostPort;
 pub use tls::{BoxStream, Handshake, IdentityTls, MeshStream, MeshTls};
 
 use self::core::Core;
-use self::listener::Listener;
+use self::listener::{Leads, Listener};
 
 /// A running mesh; clones share it. It stops, connections included, when the
 /// last one is dropped.
@@ -50,6 +52,8 @@ struct Running {
     core: Arc<Core>,
     mesh_addr: SocketAddr,
     listeners: Mutex<BTreeMap<u16, Listener>>,
+    /// Ports of this machine only, by the task they lead to.
+    host: Mutex<HashMap<String, Vec<Listener>>>,
     /// One snapshot at a time.
     applying: tokio::sync::Mutex<()>,
     _stop: DropGuard,
@@ -70,6 +74,7 @@ impl Mesh {
             core,
             mesh_addr,
             listeners: Mutex::default(),
+            host: Mutex::default(),
             applying: tokio::sync::Mutex::default(),
         })))
     }
@@ -104,7 +109,7 @@ impl Mesh {
         }
         for port in published {
             let mut listeners = self.0.listeners();
-            listeners.entry(port).or_insert_with(|| Listener::start(core, port));
+            listeners.entry(port).or_insert_with(|| Listener::start(core, port, Leads::Balanced));
         }
         core.pools.follow(core, &nodes);
         core.until(|table| !table.has_stale_dials()).await;
@@ -120,6 +125,44 @@ impl Mesh {
     /// The container is gone; what is still connected to it is cut.
     pub fn remove_local(&self, task_id: &str) {
         self.0.core.table().remove_local(task_id);
+    }
+
+    /// Opens ports of this machine that lead to the task's container while it runs here. All or
+    /// none, unless `insist`: then a port that cannot be opened is tried again until it can.
+    pub async fn open_host(
+        &self,
+        task_id: &str,
+        ports: &[HostPort],
+        insist: bool,
+    ) -> Result<(), HostPortError> {
+        let open = |port: &HostPort| {
+            let leads = Leads::Task { task_id: task_id.to_owned(), target: port.target };
+            Listener::start(&self.0.core, port.published, leads)
+        };
+        let opened: Vec<Listener> = ports.iter().map(open).collect();
+        let failed = ports.iter().zip(&opened).find_map(|(port, listener)| {
+            let reason = listener.error().filter(|_| !insist)?;
+            Some(HostPortError { port: port.published, reason })
+        });
+        if let Some(failed) = failed {
+            for listener in opened {
+                listener.stop().await;
+            }
+            return Err(failed);
+        }
+        let before = self.0.host().insert(task_id.to_owned(), opened);
+        for listener in before.into_iter().flatten() {
+            listener.stop().await;
+        }
+        Ok(())
+    }
+
+    /// Closes them: nothing new comes when this returns. Open connections go on.
+    pub async fn close_host(&self, task_id: &str) {
+        let listeners = self.0.host().remove(task_id);
+        for listener in listeners.into_iter().flatten() {
+            listener.stop().await;
+        }
     }
 
     /// Cuts all connections to a worker that is known to be lost, instead of
@@ -165,6 +208,10 @@ impl Mesh {
 }
 
 impl Running {
+    fn host(&self) -> MutexGuard<'_, HashMap<String, Vec<Listener>>> {
+        self.host.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn listeners(&self) -> MutexGuard<'_, BTreeMap<u16, Listener>> {
         self.listeners.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -110,6 +110,15 @@ impl Cgroup {
         self.hierarchies.v2.as_deref().map(|mount| self.in_mount(mount))
     }
 
+    /// Its folder in the one hierarchy that best tells who belongs to it, with that hierarchy's
+    /// controller if it is one of version 1.
+    pub fn members(&self) -> Option<(Option<&'static str>, PathBuf)> {
+        // Those that need no settings before a process may enter a new child.
+        let plain = ["pids", "freezer", "devices"].into_iter();
+        let v1 = plain.filter_map(|name| Some((Some(name), self.v1(name)?)));
+        v1.chain(self.v2().map(|folder| (None, folder))).find(|(_, folder)| folder.is_dir())
+    }
+
     /// Every folder it may have.
     fn folders(&self) -> Vec<PathBuf> {
         let mut folders: Vec<PathBuf> = self

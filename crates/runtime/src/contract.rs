@@ -130,7 +130,7 @@ macro_rules! contract_tests {
             // exec
             exec_gives_output_and_code, exec_reads_stdin, exec_is_as_confined_as_the_container,
             exec_has_its_own_user_and_environment, exec_needs_a_running_container, exec_of_nothing_says_so,
-            a_dropped_exec_is_killed, many_execs_at_once,
+            a_dropped_exec_is_killed, a_whole_exec_ends_with_its_children, many_execs_at_once,
             // recovery
             a_running_one_is_found_again, a_created_one_is_found_and_started, an_exit_while_away_is_replayed,
             a_lost_shim_is_replaced_at_once, a_lost_shim_is_replaced_after_a_restart, shim_and_container_lost_while_away,

@@ -22,6 +22,9 @@ pub struct ExecSpec {
     pub user: Option<String>,
     /// Give the process an open stdin; without it stdin is empty.
     pub stdin: bool,
+    /// Its descendants end with it: when it ends by itself and when `exit` is dropped, wherever
+    /// they are by then. Otherwise only the process itself is killed, and only by dropping.
+    pub whole: bool,
 }
 
 impl ExecSpec {

@@ -34,5 +34,5 @@ pub use observe::{
 pub use runtime::Runtime;
 pub use shim::Backend;
 pub use signal::Signal;
-pub use simulated::{Script, SimulatedRuntime};
+pub use simulated::{ExecAnswer, Script, SimulatedRuntime};
 pub use spec::{ContainerId, ContainerSpec, ImageRoot, Limits, LogRotation, Mount};

@@ -14,6 +14,7 @@ pub mod protocol;
 
 mod backend;
 mod executor;
+mod group;
 mod helper;
 mod oci;
 mod output;

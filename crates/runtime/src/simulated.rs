@@ -14,13 +14,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use tokio::sync::{broadcast, watch};
 use tokio::task::AbortHandle;
 use tokio_stream::wrappers::BroadcastStream;
 
 use crate::error::{Error, Result};
-use crate::exec::{ExecSession, ExecSpec};
+use crate::exec::{ExecExit, ExecSession, ExecSpec};
 use crate::logs::{LogLine, LogQuery, LogStream, OutputStream};
 use crate::observe::{
     Caps, Created, Event, EventStream, Exit, ExitSource, Observed, Started, State, Stats,
@@ -44,6 +44,17 @@ struct Inner {
     containers: Mutex<BTreeMap<ContainerId, Arc<Container>>>,
     events: broadcast::Sender<Event>,
     creates: AtomicU64,
+    /// Answers to execs, by their first word.
+    execs: Mutex<BTreeMap<String, ExecAnswer>>,
+}
+
+/// What an exec on a simulated container does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ExecAnswer {
+    /// Says something and ends with a code.
+    Exit(u8, String),
+    /// Runs until it is dropped.
+    Hang,
 }
 
 struct Container {
@@ -72,6 +83,7 @@ impl SimulatedRuntime {
                 containers: Mutex::default(),
                 events,
                 creates: AtomicU64::new(0),
+                execs: Mutex::default(),
             }),
         }
     }
@@ -79,6 +91,11 @@ impl SimulatedRuntime {
     /// Changes the behaviour of containers created or started from now on.
     pub fn set_script(&self, script: Script) {
         *lock(&self.inner.script) = script;
+    }
+
+    /// From now on execs of this program are answered so; all others with code 0.
+    pub fn answer_exec(&self, program: &str, answer: ExecAnswer) {
+        lock(&self.inner.execs).insert(program.to_owned(), answer);
     }
 
     /// Ends a running container as if it had done so itself; `false` if it does not run.
@@ -160,7 +177,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Runtime for SimulatedRuntime {
     fn caps(&self) -> Caps {
         Caps {
-            exec: false,
+            exec: true,
             stats: true,
             update: true,
             oom: true,
@@ -315,9 +332,32 @@ impl Runtime for SimulatedRuntime {
             .collect())
     }
 
-    async fn exec(&self, id: &ContainerId, _: ExecSpec) -> Result<ExecSession> {
-        self.inner.get(id)?;
-        Err(Error::Unsupported { runtime: "simulated", what: "exec" })
+    async fn exec(&self, id: &ContainerId, exec: ExecSpec) -> Result<ExecSession> {
+        let container = self.inner.get(id)?;
+        match container.life().state {
+            State::Running => {}
+            State::Created | State::Exited(_) => {
+                return Err(Error::WrongState {
+                    id: id.clone(),
+                    state: "not running",
+                    action: "exec",
+                });
+            }
+        }
+        let program = exec.args.first().map(String::as_str).unwrap_or_default();
+        let answer = lock(&self.inner.execs).get(program).cloned();
+        let (text, exit) = match answer.unwrap_or_else(|| ExecAnswer::Exit(0, String::new())) {
+            ExecAnswer::Exit(code, text) => {
+                (text, async move { Ok(ExecExit { code: Some(code), signal: None }) }.boxed())
+            }
+            ExecAnswer::Hang => (String::new(), std::future::pending().boxed()),
+        };
+        Ok(ExecSession {
+            stdin: None,
+            stdout: Box::new(std::io::Cursor::new(text.into_bytes())),
+            stderr: Box::new(tokio::io::empty()),
+            exit,
+        })
     }
 
     fn logs(&self, id: &ContainerId, query: LogQuery) -> LogStream {

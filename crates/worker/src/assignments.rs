@@ -48,6 +48,10 @@ pub struct Assignment {
     /// Endpoints version that all workers must follow before the stop signal; 0: never served.
     pub withdrawn: u64,
     pub target_ports: Vec<u16>,
+    /// Named generic resources that the task holds, by kind.
+    pub generic: Vec<(String, Vec<String>)>,
+    /// The task is ended here after so long without being heard by a manager; 0: never.
+    pub stop_after_ms: u64,
     /// Shared by the tasks of a revision; written down once (see [`store`]).
     pub spec: Arc<TaskSpec>,
 }
@@ -178,6 +182,8 @@ impl Intake {
             desired: known.map_or(desired, |known| known.desired.max(desired)),
             withdrawn: message.withdrawn,
             target_ports: target_ports.collect::<Result<_, _>>()?,
+            generic: message.generic.into_iter().map(|hold| (hold.kind, hold.names)).collect(),
+            stop_after_ms: message.stop_after_ms,
             spec,
         })
     }

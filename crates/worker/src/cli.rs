@@ -1,5 +1,6 @@
 //! The command line: flags, first join, and putting the real machine behind the worker.
 
+mod resources;
 mod run;
 
 use std::collections::BTreeMap;
@@ -12,6 +13,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use cluster_daemon::telemetry::{self, LogFormat};
 use cluster_daemon::{DataDirLock, LockError, build_info};
 use cluster_image::ImageStore;
+use cluster_model::node::Generic;
+use cluster_model::spec::Resources;
 use cluster_network::Subnet;
 
 use crate::data_dir::DataDir;
@@ -84,6 +87,14 @@ pub(crate) struct RunArgs {
     /// Label of this node, KEY=VALUE; may be repeated.
     #[arg(long, value_parser = label, value_name = "KEY=VALUE")]
     label: Vec<(String, String)>,
+    /// What this node has of something only its owner knows: a number, or names of which each is
+    /// held by one task. Tasks that reserve some find it in CLUSTER_RESOURCE_<KIND>. May be
+    /// repeated, once for each kind.
+    #[arg(long, value_parser = resources::generic, value_name = "KIND=COUNT|NAME,…")]
+    generic_resource: Vec<(String, Generic)>,
+    /// Kept for the machine itself, cpu=CORES,memory=BYTES: tasks are given what remains.
+    #[arg(long, value_parser = resources::reserve, value_name = "cpu=0.5,memory=256M")]
+    system_reserve: Option<Resources>,
     /// Sockets and network namespaces, gone after a reboot.
     #[arg(long, default_value = "/run/cluster-worker")]
     run_dir: PathBuf,
@@ -230,8 +241,14 @@ mod tests {
         assert_eq!(run.join, ["a:1", "b:2"]);
         assert_eq!(run.labels().len(), 2);
         assert!(parse("w image load --data-dir /d /a.tar").unwrap().command.is_some());
-        for wrong in ["w", "w --data-dir /d --label x", "w --data-dir /d --mesh-port 0", "w image"]
-        {
+        for wrong in [
+            "w",
+            "w --data-dir /d --label x",
+            "w --data-dir /d --mesh-port 0",
+            "w image",
+            "w --data-dir /d --generic-resource gpu",
+            "w --data-dir /d --system-reserve disk=1",
+        ] {
             assert_eq!(parse(wrong).unwrap_err().exit_code(), 2, "{wrong}");
         }
     }

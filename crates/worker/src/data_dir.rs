@@ -7,6 +7,7 @@
 //! | `identity.json` | key, certificate, CA |
 //! | `member.json` | name, count of starts, known managers |
 //! | `assignments` | what this node is to run |
+//! | `contact` | when a manager last heard this node |
 //! | `endpoints` | what the balancers were last told |
 //! | `images/` | the image store |
 //! | `containers/` | what the runtime keeps of containers, their output included |
@@ -42,6 +43,10 @@ impl DataDir {
 
     pub fn assignments(&self) -> PathBuf {
         self.root.join("assignments")
+    }
+
+    pub fn contact(&self) -> PathBuf {
+        self.root.join("contact")
     }
 
     pub fn endpoints(&self) -> PathBuf {

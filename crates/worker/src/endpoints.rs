@@ -187,7 +187,11 @@ mod tests {
         pb::ServiceEndpoints {
             service_id: id.into(),
             service_name: id.into(),
-            ports: vec![cluster_pb::types::v1::PortSpec { published: 80, target: 8080 }],
+            ports: vec![cluster_pb::types::v1::PortSpec {
+                published: 80,
+                target: 8080,
+                host: false,
+            }],
             backends: (0..backends).map(backend).collect(),
         }
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use cluster_image::{Image, ImageStore, Progress, PullPolicy, Reference, RegistryOptions};
-use cluster_network::mesh::Mesh;
+use cluster_network::mesh::{HostPort, HostPortError, Mesh};
 use cluster_network::{Attachment, Bridge, Endpoints};
 use tokio::sync::watch;
 
@@ -73,6 +73,19 @@ impl Balancers for Meshed {
 
     fn remove_local(&self, task: &str) {
         self.0.remove_local(task);
+    }
+
+    async fn open_host(
+        &self,
+        task: &str,
+        ports: &[HostPort],
+        insist: bool,
+    ) -> Result<(), HostPortError> {
+        self.0.open_host(task, ports, insist).await
+    }
+
+    async fn close_host(&self, task: &str) {
+        self.0.close_host(task).await;
     }
 
     async fn drained(&self, task: &str) {

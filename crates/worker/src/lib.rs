@@ -10,6 +10,7 @@
 
 pub mod assignments;
 pub mod cli;
+pub mod contact;
 pub mod data_dir;
 pub mod describe;
 mod durable;
@@ -21,6 +22,7 @@ pub mod local;
 pub mod logs;
 pub mod member;
 pub mod node;
+pub mod probe;
 pub mod renewal;
 pub mod report;
 pub mod session;

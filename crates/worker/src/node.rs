@@ -10,9 +10,11 @@ use async_trait::async_trait;
 use cluster_image::{Image, Progress, Reference};
 use cluster_model::StatusReport;
 use cluster_network::Endpoints;
+use cluster_network::mesh::{HostPort, HostPortError};
 use cluster_runtime::Runtime;
 use tokio::sync::{Semaphore, watch};
 
+use crate::contact::Contact;
 use crate::data_dir::DataDir;
 use crate::health::Health;
 use crate::report::{Outbox, Urgency};
@@ -21,6 +23,8 @@ use crate::report::{Outbox, Urgency};
 const STARTING_MAX: usize = 6;
 /// Images that are being fetched at once.
 const FETCHING_MAX: usize = 32;
+/// Probes' commands that are being started at once; how many run is bounded by the tasks.
+const PROBING_MAX: usize = 8;
 
 /// Images of this node.
 #[async_trait]
@@ -68,6 +72,16 @@ pub trait Balancers: Send + Sync {
     /// The container of `task` runs here at this address.
     fn set_local(&self, task: &str, ip: Ipv4Addr);
     fn remove_local(&self, task: &str);
+    /// Opens ports of this machine that lead to the task while its container runs. All or none,
+    /// unless `insist`: then one that cannot be opened is tried again until it can.
+    async fn open_host(
+        &self,
+        task: &str,
+        ports: &[HostPort],
+        insist: bool,
+    ) -> Result<(), HostPortError>;
+    /// Closes them: nothing new comes when this returns. Open connections go on.
+    async fn close_host(&self, task: &str);
     /// Resolves when no connection to the task is open here; may be never.
     async fn drained(&self, task: &str);
 }
@@ -91,27 +105,34 @@ pub struct Hearing {
     pub synced: bool,
     /// Every live worker follows endpoints of this version.
     pub withdrawn: u64,
+    /// The supervisors have been told what the open session's full set says.
+    pub present: bool,
 }
 
 /// Shared by sessions and supervisors.
 pub struct Node {
     pub id: String,
     pub name: String,
+    /// Counts starts of the worker on its data folder.
+    pub boot: u64,
     pub data: DataDir,
     /// Folders of the machine that binds may come from; anything when empty.
     pub allowed_binds: Vec<PathBuf>,
     pub parts: Parts,
     pub outbox: Outbox,
     pub health: Health,
+    pub contact: Contact,
     pub hearing: watch::Sender<Hearing>,
     pub(crate) starting: Semaphore,
     pub(crate) fetching: Semaphore,
+    pub(crate) probing: Semaphore,
 }
 
 impl Node {
     pub fn new(
         id: String,
         name: String,
+        boot: u64,
         data: DataDir,
         allowed_binds: Vec<PathBuf>,
         parts: Parts,
@@ -119,6 +140,8 @@ impl Node {
         Self {
             id,
             name,
+            boot,
+            contact: Contact::load(data.contact()),
             data,
             allowed_binds,
             parts,
@@ -127,6 +150,7 @@ impl Node {
             hearing: watch::Sender::new(Hearing::default()),
             starting: Semaphore::new(STARTING_MAX),
             fetching: Semaphore::new(FETCHING_MAX),
+            probing: Semaphore::new(PROBING_MAX),
         }
     }
 

@@ -6,7 +6,8 @@
 //! here, the next one is dialled, with back-off and jitter.
 //!
 //! *Guarantees*: assignments are on disk before anybody acts on them. Nothing here ends a container
-//! because a manager is silent.
+//! because a manager is silent: the supervisors of tasks that want that do (see
+//! [`crate::contact`]).
 //!
 //! *On failure*: a manager that is gone closes the connection or stops answering pings; both end
 //! the session within two seconds. Only removal from the cluster ends the loop.
@@ -35,6 +36,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
 use crate::assignments::{self, Intake, Table, store};
+use crate::contact::{Beats, Moment};
 use crate::endpoints::{self, Following, Told};
 use crate::logs::Requests;
 use crate::node::Node;
@@ -109,7 +111,10 @@ impl Agent {
             let address = self.managers.next();
             let ended = self.session(&address, &mut failures).await;
             let was_connected = self.node.hearing.borrow().connected;
-            self.node.hearing.send_modify(|hearing| hearing.connected = false);
+            self.node.hearing.send_modify(|hearing| {
+                hearing.connected = false;
+                hearing.present = false;
+            });
             if let Ended::Status(status) = &ended
                 && code_of(status) == Some(Code::Removed)
             {
@@ -151,6 +156,7 @@ impl Agent {
         let (sender, receiver) = mpsc::channel(OUTGOING_MAX);
         let out = Outgoing(sender);
         let hello = pb::Hello { description: Some(self.description.clone()) };
+        let greeted = Moment::now();
         if let Err(ended) = out.say(Said::Hello(hello)) {
             return ended;
         }
@@ -166,7 +172,7 @@ impl Agent {
         *failures = 0;
         let scope = self.scope.child("session");
         let requests = Requests::new(self.node.clone(), channel, scope);
-        match self.talk(inbound, out, requests).await {
+        match self.talk(inbound, out, requests, greeted).await {
             Ok(never) => match never {},
             Err(ended) => ended,
         }
@@ -177,6 +183,7 @@ impl Agent {
         mut inbound: Streaming<pb::ManagerMessage>,
         out: Outgoing,
         mut requests: Requests,
+        greeted: Moment,
     ) -> Result<std::convert::Infallible, Ended> {
         let node = self.node.clone();
         let mut reporting = Reporting::begin(&node.outbox);
@@ -184,6 +191,7 @@ impl Agent {
         followed.mark_changed();
         let mut intake = Intake::default();
         let mut told = Told::default();
+        let mut beats = Beats::default();
         let mut period = HEARTBEAT_PERIOD;
         let mut beat = Instant::now() + jittered(period);
         loop {
@@ -196,6 +204,7 @@ impl Agent {
                                 .clamp(Duration::from_millis(50), Duration::from_secs(60));
                             beat = beat.min(Instant::now() + jittered(period));
                             tracing::debug!(session_id = welcome.session_id, ?period, "welcome");
+                            node.contact.heard(greeted);
                         }
                         Some(Heard::Assignments(message)) => {
                             self.take_assignments(&mut intake, message).await?;
@@ -216,14 +225,21 @@ impl Agent {
                         }
                         Some(Heard::LogRequest(request)) => requests.take(request),
                         Some(Heard::Managers(managers)) => self.managers.learn(managers.addresses),
+                        Some(Heard::Heard(answer)) => {
+                            if let Some(sent) = beats.answered(answer.sequence) {
+                                node.contact.heard(sent);
+                                self.keep_contact();
+                            }
+                        }
                         // A newer manager may say what we do not know.
-                        Some(Heard::Heard(_)) | None => {}
+                        None => {}
                     }
                 }
                 report = reporting.next() => out.say(Said::Report(report))?,
                 () = tokio::time::sleep_until(beat) => {
                     let trouble = node.health.trouble().unwrap_or_default();
-                    out.say(Said::Heartbeat(pb::Heartbeat { trouble, sequence: 0 }))?;
+                    let sequence = beats.next(Moment::now());
+                    out.say(Said::Heartbeat(pb::Heartbeat { trouble, sequence }))?;
                     beat = Instant::now() + jittered(period);
                 }
                 changed = followed.changed() => {
@@ -259,14 +275,29 @@ impl Agent {
                 .map_err(Ended::Store)?;
         }
         self.table = table;
+        // Whoever is told to end a task now shall wait for the balancers.
+        self.node
+            .hearing
+            .send_if_modified(|hearing| !std::mem::replace(&mut hearing.connected, true));
+        self.tasks.follow(&self.table).await;
+        // And nobody begins anything before he was told.
         self.node.hearing.send_if_modified(|hearing| {
-            let news = !hearing.connected || !hearing.synced;
-            hearing.connected = true;
+            let news = !hearing.synced || !hearing.present;
             hearing.synced = true;
+            hearing.present = true;
             news
         });
-        self.tasks.follow(&self.table).await;
         Ok(())
+    }
+
+    /// Beside the session, which shall not wait for a disk. Only where it may matter: a task that
+    /// ends by itself needs it after a restart.
+    fn keep_contact(&self) {
+        let matters = || self.table.tasks.values().any(|task| task.stop_after_ms > 0);
+        if self.node.contact.is_unkept() && matters() {
+            let node = self.node.clone();
+            tokio::task::spawn_blocking(move || node.contact.keep());
+        }
     }
 }
 

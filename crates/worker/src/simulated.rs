@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use cluster_image::{Image, ImageConfig, Progress, Reference};
 use cluster_network::Endpoints;
+use cluster_network::mesh::{HostPort, HostPortError};
 use cluster_runtime::Runtime;
 use tokio::sync::watch;
 
@@ -16,12 +17,16 @@ use crate::node::{Attached, Balancers, Images, Network, NetworkError, Parts};
 
 /// Parts around a runtime, usually a simulated one.
 pub fn parts(runtime: Arc<dyn Runtime>, balancers: Arc<SimulatedBalancers>) -> Parts {
-    Parts {
-        runtime,
-        images: Arc::new(SimulatedImages),
-        network: Arc::new(SimulatedNetwork::default()),
-        balancers,
-    }
+    parts_with(runtime, balancers, SimulatedNetwork::default())
+}
+
+/// The same with a network of one's own.
+pub fn parts_with(
+    runtime: Arc<dyn Runtime>,
+    balancers: Arc<SimulatedBalancers>,
+    network: SimulatedNetwork,
+) -> Parts {
+    Parts { runtime, images: Arc::new(SimulatedImages), network: Arc::new(network), balancers }
 }
 
 /// Has every image except those of the registry `missing.invalid`.
@@ -44,10 +49,18 @@ impl Images for SimulatedImages {
     }
 }
 
-/// Addresses in the order of asking.
+/// Addresses in the order of asking, or one address for all.
 #[derive(Default)]
 pub struct SimulatedNetwork {
+    everywhere: Option<Ipv4Addr>,
     attached: Mutex<HashMap<String, Attached>>,
+}
+
+impl SimulatedNetwork {
+    /// All containers at one address, where a test may answer for them.
+    pub fn at(ip: Ipv4Addr) -> Self {
+        Self { everywhere: Some(ip), ..Self::default() }
+    }
 }
 
 #[async_trait]
@@ -57,7 +70,9 @@ impl Network for SimulatedNetwork {
         let number = u32::try_from(attached.len()).unwrap_or(0) + 2;
         let fresh = || Attached {
             netns: None,
-            ip: Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 88, 0, 0)) + number),
+            ip: self
+                .everywhere
+                .unwrap_or(Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 88, 0, 0)) + number)),
         };
         Ok(attached.entry(id.to_owned()).or_insert_with(fresh).clone())
     }
@@ -82,6 +97,9 @@ impl Network for SimulatedNetwork {
 pub struct SimulatedBalancers {
     followed: Mutex<Arc<Endpoints>>,
     local: Mutex<BTreeMap<String, Ipv4Addr>>,
+    host: Mutex<BTreeMap<String, Vec<HostPort>>>,
+    /// Tasks to which connections are open.
+    busy: watch::Sender<HashSet<String>>,
 }
 
 impl SimulatedBalancers {
@@ -91,6 +109,21 @@ impl SimulatedBalancers {
 
     pub fn local(&self) -> BTreeMap<String, Ipv4Addr> {
         lock(&self.local).clone()
+    }
+
+    /// Ports of the machine that are open, by task.
+    pub fn host(&self) -> BTreeMap<String, Vec<HostPort>> {
+        lock(&self.host).clone()
+    }
+
+    /// Pretends that a connection to the task is open, or that all have ended.
+    pub fn set_busy(&self, task: &str, busy: bool) {
+        self.busy.send_modify(|tasks| {
+            match busy {
+                true => tasks.insert(task.to_owned()),
+                false => tasks.remove(task),
+            };
+        });
     }
 }
 
@@ -112,7 +145,34 @@ impl Balancers for SimulatedBalancers {
         lock(&self.local).remove(task);
     }
 
-    async fn drained(&self, _task: &str) {}
+    async fn open_host(
+        &self,
+        task: &str,
+        ports: &[HostPort],
+        insist: bool,
+    ) -> Result<(), HostPortError> {
+        let mut host = lock(&self.host);
+        let mut open = host.iter().filter(|(other, _)| *other != task).flat_map(|(_, open)| open);
+        let taken = open.find(|open| ports.iter().any(|port| port.published == open.published));
+        match taken.filter(|_| !insist) {
+            Some(taken) => {
+                Err(HostPortError { port: taken.published, reason: "it is in use".to_owned() })
+            }
+            None => {
+                host.insert(task.to_owned(), ports.to_vec());
+                Ok(())
+            }
+        }
+    }
+
+    async fn close_host(&self, task: &str) {
+        lock(&self.host).remove(task);
+    }
+
+    async fn drained(&self, task: &str) {
+        // Never closed.
+        let _ = self.busy.subscribe().wait_for(|busy| !busy.contains(task)).await;
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -44,7 +44,8 @@ pub enum Error {
 pub async fn start(setup: Setup, scope: &Scope) -> Result<Arc<Node>, Error> {
     let Setup { data, tls, member, join, description, allowed_binds, parts } = setup;
     let node_id = tls.identity().node_id.clone();
-    let node = Node::new(node_id, member.name.clone(), data.clone(), allowed_binds, parts);
+    let node =
+        Node::new(node_id, member.name.clone(), member.boot, data.clone(), allowed_binds, parts);
     let node = Arc::new(node);
 
     let path = data.assignments();

@@ -2,30 +2,34 @@
 //! workers in vain: they would be taken for dead. So it lets their sessions go early enough for
 //! them to be heard through another manager before their lease ends.
 
-use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use super::table::lock;
+use tokio::sync::watch;
+
 use crate::context::Context;
 
 const LOOK_PERIOD: Duration = Duration::from_millis(250);
 
 /// When this manager last led with a majority, or had an answer of the leader.
-pub struct Contact(Mutex<Instant>);
+pub struct Contact(watch::Sender<Instant>);
 
 impl Default for Contact {
     fn default() -> Self {
-        Self(Mutex::new(Instant::now()))
+        Self(watch::Sender::new(Instant::now()))
     }
 }
 
 impl Contact {
     pub fn confirm(&self) {
-        *lock(&self.0) = Instant::now();
+        self.0.send_replace(Instant::now());
     }
 
     fn last(&self) -> Instant {
-        *lock(&self.0)
+        *self.0.borrow()
+    }
+
+    pub fn watch(&self) -> watch::Receiver<Instant> {
+        self.0.subscribe()
     }
 }
 

@@ -108,3 +108,14 @@ pub enum Error {
         source: io::Error,
     },
 }
+
+/// A port of this machine that a task needs and that cannot be opened.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "host port {port} cannot be opened on this node: {reason}; end what uses it, or publish another \
+     port of the host"
+)]
+pub struct HostPortError {
+    pub port: u16,
+    pub reason: String,
+}

@@ -1,6 +1,7 @@
 //! What all parts of a running mesh share, and the guards that keep the counts
 //! in [`Table`] right whatever way a connection ends.
 
+use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, watch};
@@ -72,9 +73,21 @@ impl Core {
                 core: self.clone(),
                 task_id: task_id.to_owned(),
                 remote: remote.map(str::to_owned),
-                is_open: false,
+                stage: Stage::Dialing,
             },
         })
+    }
+
+    /// A connection from a port of this machine to a task here, and that task's address.
+    pub fn begin_host(self: &Arc<Self>, task_id: &str) -> Option<(Ipv4Addr, Open)> {
+        let (ip, cut) = self.table().begin_host(task_id)?;
+        let counted = Counted {
+            core: self.clone(),
+            task_id: task_id.to_owned(),
+            remote: None,
+            stage: Stage::Host,
+        };
+        Some((ip, Open { cut, _counted: counted }))
     }
 }
 
@@ -96,7 +109,15 @@ struct Counted {
     core: Arc<Core>,
     task_id: String,
     remote: Option<String>,
-    is_open: bool,
+    stage: Stage,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Dialing,
+    Open,
+    /// From a port of this machine, from its first moment on.
+    Host,
 }
 
 impl Attempt {
@@ -104,9 +125,12 @@ impl Attempt {
     /// removed while it was being made.
     pub fn promote(mut self) -> Option<Open> {
         let counted = &mut self.counted;
-        counted.is_open = counted.core.table().promote(self.via, &counted.task_id);
+        let promoted = counted.core.table().promote(self.via, &counted.task_id);
+        if promoted {
+            counted.stage = Stage::Open;
+        }
         counted.core.released.notify_waiters();
-        self.counted.is_open.then_some(Open { cut: self.tokens.cut, _counted: self.counted })
+        promoted.then_some(Open { cut: self.tokens.cut, _counted: self.counted })
     }
 }
 
@@ -114,9 +138,10 @@ impl Drop for Counted {
     fn drop(&mut self) {
         let mut table = self.core.table();
         let remote = self.remote.as_deref();
-        match self.is_open {
-            true => table.end_open(&self.task_id, remote),
-            false => table.end_dial(&self.task_id, remote),
+        match self.stage {
+            Stage::Open => table.end_open(&self.task_id, remote),
+            Stage::Dialing => table.end_dial(&self.task_id, remote),
+            Stage::Host => table.end_host(&self.task_id),
         }
         drop(table);
         self.core.released.notify_waiters();

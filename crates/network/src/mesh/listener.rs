@@ -1,4 +1,4 @@
-//! One published port: open it, or keep trying, and hand clients on.
+//! One port that clients reach: open it, or keep trying, and hand them on.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,9 +13,18 @@ use tokio_util::sync::CancellationToken;
 use super::core::Core;
 use super::counters::add;
 use super::socket::{self, guard_client, reset_on_close};
-use super::{dial, relay};
+use super::{dial, host, relay};
 
-/// A published port for as long as it is one. Connections outlive it.
+/// Where a port leads.
+#[derive(Debug, Clone)]
+pub(super) enum Leads {
+    /// To the backends of a published port, in turn.
+    Balanced,
+    /// To this port of one task here.
+    Task { task_id: String, target: u16 },
+}
+
+/// A port for as long as clients may use it. Connections outlive it.
 pub(super) struct Listener {
     cancel: CancellationToken,
     task: JoinHandle<()>,
@@ -24,7 +33,7 @@ pub(super) struct Listener {
 
 impl Listener {
     /// The first try to open the port is over when this returns.
-    pub fn start(core: &Arc<Core>, port: u16) -> Self {
+    pub fn start(core: &Arc<Core>, port: u16, leads: Leads) -> Self {
         let cancel = core.stop.child_token();
         let error = Arc::new(Mutex::new(None));
         let first = open(core, port, &error);
@@ -33,7 +42,7 @@ impl Listener {
             async move {
                 tokio::select! {
                     () = cancel.cancelled() => {}
-                    () = run(&core, port, first, &error) => {}
+                    () = run(&core, port, &leads, first, &error) => {}
                 }
             }
         });
@@ -63,7 +72,7 @@ fn open(core: &Core, port: u16, error: &Mutex<Option<String>>) -> Option<TcpList
         }
         Err(reason) => {
             if error.is_none() {
-                tracing::warn!(port, reason = %reason, "published port cannot be opened");
+                tracing::warn!(port, reason = %reason, "port cannot be opened");
             }
             *error = Some(reason.to_string());
             None
@@ -74,6 +83,7 @@ fn open(core: &Core, port: u16, error: &Mutex<Option<String>>) -> Option<TcpList
 async fn run(
     core: &Arc<Core>,
     port: u16,
+    leads: &Leads,
     first: Option<TcpListener>,
     error: &Mutex<Option<String>>,
 ) {
@@ -90,9 +100,14 @@ async fn run(
     let permits = Arc::new(Semaphore::new(core.config.limits.connections_per_port));
     accept_each(&listener, &permits, |client, permit| {
         add(&core.counters.accepted, 1);
-        let core = core.clone();
+        let (core, leads) = (core.clone(), leads.clone());
         tokio::spawn(async move {
-            serve(&core, port, client).await;
+            match leads {
+                Leads::Balanced => serve(&core, port, client).await,
+                Leads::Task { task_id, target } => {
+                    host::serve(&core, &task_id, target, client).await;
+                }
+            }
             drop(permit);
         });
     })

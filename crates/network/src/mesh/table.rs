@@ -48,8 +48,16 @@ struct LocalTask {
 struct Usage {
     dialing: usize,
     open: usize,
+    /// On ports of this machine, dialling or open: no snapshot ends those.
+    host: usize,
     /// Ends attempts when the task is removed.
     stop_dialing: CancellationToken,
+}
+
+impl Usage {
+    fn new(stop: &CancellationToken) -> Self {
+        Usage { dialing: 0, open: 0, host: 0, stop_dialing: stop.child_token() }
+    }
 }
 
 #[derive(Debug)]
@@ -266,11 +274,7 @@ impl Table {
             }
             None => self.local.get(task_id)?.gone.clone(),
         };
-        let usage = self.usage.entry(task_id.to_owned()).or_insert_with(|| Usage {
-            dialing: 0,
-            open: 0,
-            stop_dialing: stop.child_token(),
-        });
+        let usage = self.usage.entry(task_id.to_owned()).or_insert_with(|| Usage::new(stop));
         if usage.stop_dialing.is_cancelled() {
             // Removed and listed again while old connections drain.
             usage.stop_dialing = stop.child_token();
@@ -302,7 +306,7 @@ impl Table {
     fn end(&mut self, task_id: &str, remote: Option<&str>, change: impl FnOnce(&mut Usage)) {
         if let Some(usage) = self.usage.get_mut(task_id) {
             change(usage);
-            if usage.dialing == 0 && usage.open == 0 {
+            if usage.dialing == 0 && usage.open == 0 && usage.host == 0 {
                 self.usage.remove(task_id);
             }
         }
@@ -314,8 +318,21 @@ impl Table {
         }
     }
 
+    /// Counts a connection from a port of this machine to a task here; none when it does not run.
+    pub fn begin_host(&mut self, task_id: &str) -> Option<(Ipv4Addr, CancellationToken)> {
+        let LocalTask { ip, gone } = self.local.get(task_id)?.clone();
+        let stop = &self.stop;
+        let usage = self.usage.entry(task_id.to_owned()).or_insert_with(|| Usage::new(stop));
+        usage.host += 1;
+        Some((ip, gone))
+    }
+
+    pub fn end_host(&mut self, task_id: &str) {
+        self.end(task_id, None, |usage| usage.host -= 1);
+    }
+
     pub fn open(&self, task_id: &str) -> usize {
-        self.usage.get(task_id).map_or(0, |usage| usage.open)
+        self.usage.get(task_id).map_or(0, |usage| usage.open + usage.host)
     }
 
     pub fn is_idle(&self, task_id: &str) -> bool {

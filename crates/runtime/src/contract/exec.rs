@@ -12,10 +12,10 @@ use crate::exec::{ExecExit, ExecSpec};
 use crate::spec::{ContainerId, ContainerSpec};
 
 case_list! {
-    |caps| caps.exec => [
+    |caps| caps.exec && caps.real => [
         exec_gives_output_and_code, exec_reads_stdin, exec_is_as_confined_as_the_container,
         exec_has_its_own_user_and_environment, exec_needs_a_running_container, exec_of_nothing_says_so,
-        a_dropped_exec_is_killed, many_execs_at_once,
+        a_dropped_exec_is_killed, a_whole_exec_ends_with_its_children, many_execs_at_once,
     ],
 }
 
@@ -182,6 +182,40 @@ async fn a_dropped_exec_is_killed(bench: Arc<dyn Bench>) {
     eventually("it runs", runs).await;
     drop(session);
     eventually("it is gone", || !runs()).await;
+}
+
+/// Whatever it forks, also out of its session and away from its parent, and as another user.
+async fn a_whole_exec_ends_with_its_children(bench: Arc<dyn Bench>) {
+    let spec = running(&*bench, "whole");
+    let id = started(&*bench, spec.clone()).await;
+    let family = || {
+        let processes = std::fs::read_dir("/proc").expect("proc").flatten();
+        let lines = processes.filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok());
+        lines.filter(|line| line.starts_with(b"sleep\x0098")).count()
+    };
+    let forks = "sleep 9801 & setsid sleep 9802 & (setsid sleep 9803 &) ;";
+    for user in ["0", "web"] {
+        let whole = |end: &str| ExecSpec {
+            whole: true,
+            user: Some(user.to_owned()),
+            ..script(&format!("{forks} {end}"))
+        };
+        let session = bench.runtime().exec(&id, whole("sleep 9804; true")).await.expect("exec");
+        eventually("all run", || family() == 4).await;
+        drop(session);
+        eventually("all are gone", || family() == 0).await;
+        let session = bench.runtime().exec(&id, whole("exit 3")).await.expect("exec");
+        let exit = within("exit", session.exit).await.expect("exit");
+        assert_eq!((exit.code, family()), (Some(3), 0), "nothing is left when the end is told");
+    }
+    // Only what was asked for: the container, and an exec of another kind.
+    let session = bench.runtime().exec(&id, script("sleep 9805 & exit 0")).await.expect("exec");
+    within("exit", session.exit).await.expect("exit");
+    assert_eq!(family(), 1);
+    for folder in super::process::cgroups(&*bench, &spec) {
+        let below = std::fs::read_dir(folder).expect("cgroup").flatten();
+        assert!(below.into_iter().all(|entry| !entry.path().is_dir()), "no cgroup is left");
+    }
 }
 
 async fn many_execs_at_once(bench: Arc<dyn Bench>) {

@@ -37,6 +37,7 @@ pub async fn run(entry: &Entry, exec: ExecSpec) -> Result<ExecSession> {
         env: exec.env,
         workdir: exec.workdir,
         user: exec.user,
+        whole: exec.whole,
     });
     let line = control::encode(&request).map_err(broken)?;
     if line.len() > MAX_LINE {

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::cgroup::Hierarchies;
 use crate::shim::files::{Folder, write_json};
+use crate::shim::group::Group;
 use crate::shim::oci::{self, Template};
 use crate::shim::protocol::ExecRequest;
 use crate::shim::user::Root;
@@ -60,18 +61,30 @@ impl Handle {
         }
     }
 
-    /// Runs one more process in the container of `init`; gives its pid.
-    pub fn exec(&self, init: u32, request: &ExecRequest, stdio: Stdio) -> Result<u32, String> {
+    /// Runs one more process in the container of `init`, in a cgroup of its own if one is given;
+    /// gives its pid.
+    pub fn exec(
+        &self,
+        init: u32,
+        request: &ExecRequest,
+        stdio: Stdio,
+        group: Option<&Group>,
+    ) -> Result<u32, String> {
         let process = self.folder.join("exec.json");
-        let keep = [stdio.stdin.as_raw_fd(), stdio.stdout.as_raw_fd(), stdio.stderr.as_raw_fd()];
+        let door = group.map(Group::door).transpose();
+        let door = door.map_err(|error| format!("open the cgroup of the exec: {error}"))?;
+        let mut keep =
+            vec![stdio.stdin.as_raw_fd(), stdio.stdout.as_raw_fd(), stdio.stderr.as_raw_fd()];
+        keep.extend(door.as_ref().map(AsRawFd::as_raw_fd));
         let started = match self.backend {
             Backend::Libcontainer => helper::run(&keep, || {
                 self.write_process(init, request, &process, &stdio)?;
-                youki::exec(&self.folder, &self.runtime_id, &process, stdio)
+                youki::exec(&self.folder, &self.runtime_id, &process, stdio, door)
             }),
             Backend::Runc => {
-                helper::run(&keep, || self.write_process(init, request, &process, &stdio))
-                    .and_then(|()| runc::exec(&self.folder, &self.runtime_id, &process, stdio))
+                helper::run(&keep, || self.write_process(init, request, &process, &stdio)).and_then(
+                    |()| runc::exec(&self.folder, &self.runtime_id, &process, stdio, group),
+                )
             }
         };
         let _ = fs::remove_file(&process);

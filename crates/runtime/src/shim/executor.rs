@@ -1,10 +1,11 @@
 //! The last step inside the container, under libcontainer: confine, then execute.
 
 use std::ffi::CString;
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use libcontainer::oci_spec::runtime::Spec;
 use libcontainer::workload::{Executor, ExecutorError, ExecutorValidationError};
@@ -31,18 +32,25 @@ pub enum Role {
 pub struct GuardedExecutor {
     filters: Filters,
     role: Role,
+    /// The process list of the cgroup that the process moves to. It closes with the execution.
+    door: Option<Arc<File>>,
 }
 
 impl GuardedExecutor {
     /// An executor that guards with these filters.
-    pub fn new(filters: Filters, role: Role) -> Self {
-        Self { filters, role }
+    pub fn new(filters: Filters, role: Role, door: Option<File>) -> Self {
+        Self { filters, role, door: door.map(Arc::new) }
     }
 }
 
 impl Executor for GuardedExecutor {
     fn exec(&self, spec: &Spec) -> Result<(), ExecutorError> {
         let (program, args) = command(spec).map_err(ExecutorError::Other)?;
+        if let Some(door) = &self.door {
+            (&**door).write_all(b"0").map_err(|error| {
+                ExecutorError::Other(format!("enter the cgroup of the exec: {error}"))
+            })?;
+        }
         // Not confined is not executed.
         self.filters.install().map_err(|error| {
             ExecutorError::Other(format!("install the system call filter: {error}"))
@@ -117,7 +125,7 @@ mod tests {
 
     #[test]
     fn what_could_gain_privileges_is_not_executed() {
-        let executor = GuardedExecutor::new(Filters::compile().expect("filters"), Role::Exec);
+        let executor = GuardedExecutor::new(Filters::compile().expect("filters"), Role::Exec, None);
         assert!(executor.validate(&spec(true, "sh")).is_ok());
         // The filter could not be installed there, and running without it is no choice.
         assert!(executor.validate(&spec(false, "sh")).is_err());

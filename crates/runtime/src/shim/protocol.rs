@@ -39,6 +39,9 @@ pub struct ExecRequest {
     pub workdir: Option<std::path::PathBuf>,
     /// Replaces the user.
     pub user: Option<String>,
+    /// Its descendants end with it. An older worker does not say it.
+    #[serde(default)]
+    pub whole: bool,
 }
 
 impl std::fmt::Debug for ExecRequest {

@@ -9,6 +9,7 @@ use std::process::{Command, Stdio as ProcessStdio};
 use serde::Deserialize;
 
 use crate::shim::files::Folder;
+use crate::shim::group::Group;
 use crate::shim::youki::Stdio;
 
 /// Creates the container up to its command; gives its first process.
@@ -39,6 +40,7 @@ pub fn exec(
     runtime_id: &str,
     process: &Path,
     stdio: Stdio,
+    group: Option<&Group>,
 ) -> Result<u32, String> {
     let pid_file = process.with_extension("pid");
     let mut command = runc(folder);
@@ -48,8 +50,11 @@ pub fn exec(
         .arg("--pid-file")
         .arg(&pid_file)
         .arg("--process")
-        .arg(process)
-        .arg(runtime_id);
+        .arg(process);
+    if let Some(group) = group {
+        command.arg("--cgroup").arg(group.name());
+    }
+    command.arg(runtime_id);
     let ran = run(folder, command, Some(stdio)).and_then(|()| read_pid(&pid_file));
     let _ = fs::remove_file(&pid_file);
     ran

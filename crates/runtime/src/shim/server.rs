@@ -21,6 +21,7 @@ use crate::observe::{Exit, ExitSource, State};
 use crate::process::unix_ms;
 use crate::shim::backend::Handle;
 use crate::shim::files::{Record, write_json};
+use crate::shim::group::Group;
 use crate::shim::output::Output;
 use crate::shim::protocol::{ExecRequest, Reply, Request};
 use crate::shim::server::client::{Client, Read};
@@ -55,6 +56,7 @@ pub struct Server {
     signals: SignalFd,
     clients: BTreeMap<u64, Client>,
     next_client: u64,
+    next_group: u64,
 }
 
 /// Where the descriptors of one `poll` are.
@@ -85,6 +87,7 @@ impl Server {
             signals,
             clients: BTreeMap::new(),
             next_client: 0,
+            next_group: 0,
         }
     }
 
@@ -188,6 +191,10 @@ impl Server {
                 .find(|(_, client)| client.exec_pid() == Some(pid))
                 .map(|(key, _)| *key);
             if let Some(key) = waiting {
+                // Before anybody hears of the end: then nothing of it is left.
+                if let Some(client) = self.clients.get_mut(&key) {
+                    client.ended();
+                }
                 self.answer(key, &Reply::ExecExited { code: status.code, signal: status.signal });
                 self.clients.remove(&key);
             }
@@ -315,11 +322,13 @@ impl Server {
         let Ok([stdin, stdout, stderr]) = <[OwnedFd; 3]>::try_from(fds) else {
             return Reply::Failed("an exec needs three descriptors".to_owned());
         };
-        let pid = match self.handle.exec(
-            self.record.init.pid,
-            request,
-            Stdio { stdin, stdout, stderr },
-        ) {
+        let group = match self.group(request.whole) {
+            Ok(group) => group,
+            Err(error) => return Reply::Failed(format!("make the cgroup of the exec: {error}")),
+        };
+        let stdio = Stdio { stdin, stdout, stderr };
+        let started = self.handle.exec(self.record.init.pid, request, stdio, group.as_ref());
+        let pid = match started {
             Ok(pid) => pid,
             Err(reason) => return Reply::Failed(reason),
         };
@@ -329,9 +338,18 @@ impl Server {
             Err(error) => return Reply::Failed(format!("watch the process: {error}")),
         };
         if let Some(client) = self.clients.get_mut(&key) {
-            client.run(pid, pidfd);
+            client.run(pid, pidfd, group);
         }
         Reply::Pid { pid, at_unix_ms: unix_ms() }
+    }
+
+    fn group(&mut self, whole: bool) -> io::Result<Option<Group>> {
+        if !whole {
+            return Ok(None);
+        }
+        self.next_group += 1;
+        let cgroup = self.handle.hierarchies.at(&self.handle.cgroup);
+        Group::make(&cgroup, self.next_group).map(Some)
     }
 
     fn answer(&mut self, key: u64, reply: &Reply) {

@@ -15,6 +15,7 @@ use crate::observe::State;
 use crate::process::{ProcessId, unix_ms};
 use crate::shim::backend::Handle;
 use crate::shim::files::{Folder, Record, read_json, write_json};
+use crate::shim::group::Group;
 use crate::shim::output::Output;
 use crate::shim::protocol::Reply;
 use crate::shim::server::{Init, Server};
@@ -64,7 +65,11 @@ pub fn run(options: &Options) -> Result<(), String> {
     let backend = record.as_ref().map_or(options.backend, |record| record.backend);
     let handle = Handle { folder, spec, backend, runtime_id, cgroup, hierarchies };
     let (record, init) = match record {
-        Some(record) => adopt(record)?,
+        Some(record) => {
+            // Whoever asked for them went with the shim before us.
+            drop(Group::left_in(&handle.hierarchies.at(&handle.cgroup)));
+            adopt(record)?
+        }
         None if options.adopt => return Err("there is nothing to adopt".to_owned()),
         None => create(&handle, &output)?,
     };

@@ -1,6 +1,7 @@
 //! The libcontainer backend. Everything here runs in a forked helper, never in the shim itself.
 
 use std::error::Error;
+use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
@@ -24,7 +25,7 @@ pub struct Stdio {
 
 /// Creates the container up to its command; gives the first process, a child of our parent.
 pub fn create(folder: &Folder, runtime_id: &str, stdio: Stdio) -> Result<u32, String> {
-    let container = builder(folder, runtime_id, Role::Init, stdio)?
+    let container = builder(folder, runtime_id, Role::Init, stdio, None)?
         .as_init(folder.path())
         // The default is systemd over D-Bus.
         .with_systemd(false)
@@ -43,14 +44,16 @@ pub fn start(folder: &Folder, runtime_id: &str) -> Result<(), String> {
     container.start().map_err(|error| explain(&error))
 }
 
-/// Runs the process described in a file; gives its pid, a child of our parent.
+/// Runs the process described in a file, in the cgroup behind `door` if there is one; gives its
+/// pid, a child of our parent.
 pub fn exec(
     folder: &Folder,
     runtime_id: &str,
     process: &Path,
     stdio: Stdio,
+    door: Option<File>,
 ) -> Result<u32, String> {
-    let pid = builder(folder, runtime_id, Role::Exec, stdio)?
+    let pid = builder(folder, runtime_id, Role::Exec, stdio, door)?
         .as_tenant()
         .with_process(Some(process))
         .with_detach(true)
@@ -65,11 +68,12 @@ fn builder(
     runtime_id: &str,
     role: Role,
     stdio: Stdio,
+    door: Option<File>,
 ) -> Result<ContainerBuilder, String> {
     // Compiled before anything is made: without a filter there is no container.
     let filters = Filters::compile().map_err(|error| explain(&error))?;
     ContainerBuilder::new(runtime_id.to_owned(), SyscallType::default())
-        .with_executor(GuardedExecutor::new(filters, role))
+        .with_executor(GuardedExecutor::new(filters, role, door))
         .with_stdin(stdio.stdin)
         .with_stdout(stdio.stdout)
         .with_stderr(stdio.stderr)

@@ -45,6 +45,10 @@ struct StoredTask {
     desired: Desired,
     withdrawn: u64,
     target_ports: Vec<u16>,
+    #[serde(default)]
+    generic: Vec<(String, Vec<String>)>,
+    #[serde(default)]
+    stop_after_ms: u64,
     /// Index into `specs`.
     spec: usize,
 }
@@ -68,6 +72,8 @@ pub fn save(path: &Path, table: &Table) -> Result<(), Error> {
             desired: assignment.desired,
             withdrawn: assignment.withdrawn,
             target_ports: assignment.target_ports.clone(),
+            generic: assignment.generic.clone(),
+            stop_after_ms: assignment.stop_after_ms,
             spec,
         });
     }
@@ -105,6 +111,8 @@ pub fn load(path: &Path) -> Result<Table, Error> {
             desired: task.desired,
             withdrawn: task.withdrawn,
             target_ports: task.target_ports,
+            generic: task.generic,
+            stop_after_ms: task.stop_after_ms,
             spec: spec.clone(),
         };
         tasks.insert(task.task, Arc::new(assignment));

@@ -15,7 +15,7 @@ use cluster_network::mesh::{IdentityTls, Mesh, MeshConfig};
 use cluster_network::{Bridge, BridgeConfig};
 use cluster_runtime::{Backend, EmbeddedConfig, EmbeddedRuntime};
 
-use super::RunArgs;
+use super::{RunArgs, resources};
 use crate::data_dir::DataDir;
 use crate::describe;
 use crate::host::{Bridged, Meshed, StoredImages};
@@ -78,6 +78,11 @@ async fn serve(args: RunArgs) -> anyhow::Result<()> {
 }
 
 async fn begin(args: &RunArgs, data: DataDir, scope: &Scope) -> anyhow::Result<()> {
+    // Before anything is joined.
+    let reserve = args.system_reserve.unwrap_or_default();
+    let refused = |problem: String| anyhow::anyhow!(problem);
+    let capacity = resources::remaining(describe::capacity(), reserve).map_err(refused)?;
+    let generic = resources::all_generic(&args.generic_resource).map_err(refused)?;
     let (identity, member) = membership(args, &data).await?;
     let mut managers = args.join.clone();
     managers.extend(member.managers.iter().cloned());
@@ -94,7 +99,7 @@ async fn begin(args: &RunArgs, data: DataDir, scope: &Scope) -> anyhow::Result<(
     scope.spawn("local", OnError::Log, Listening::open(&data, store.clone())?.run());
     let bridge = bridge(args).await?;
     let notices = bridge.notices().iter().map(ToString::to_string).collect();
-    let description = describe::description(
+    let mut description = describe::description(
         advertise,
         args.mesh_port,
         member.boot,
@@ -102,6 +107,8 @@ async fn begin(args: &RunArgs, data: DataDir, scope: &Scope) -> anyhow::Result<(
         "embedded",
         notices,
     );
+    description.capacity = capacity;
+    description.generic = generic;
     let parts = Parts {
         runtime: Arc::new(embedded(args, &data)?),
         images: Arc::new(StoredImages { store, registries: registries(args) }),

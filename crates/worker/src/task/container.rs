@@ -13,6 +13,7 @@ use cluster_runtime::{ContainerId, ContainerSpec, ImageRoot, Limits, Mount, Sign
 use crate::assignments::Assignment;
 use crate::durable::{self, at};
 use crate::node::{Attached, Node};
+use crate::probe::plan;
 
 /// Labels that a later start of the worker reads.
 pub const STOP_SIGNAL_LABEL: &str = "cluster.stop-signal";
@@ -67,6 +68,7 @@ pub fn build(
     spec.entrypoint = (!wanted.entrypoint.is_empty()).then(|| wanted.entrypoint.clone());
     spec.args = (!wanted.args.is_empty()).then(|| wanted.args.clone());
     spec.env = identity_env(node, assignment);
+    spec.env.extend(resource_env(assignment));
     spec.env.extend(wanted.env.iter().cloned());
     spec.workdir = wanted.workdir.as_ref().map(PathBuf::from);
     spec.user.clone_from(&wanted.user);
@@ -112,6 +114,26 @@ fn identity_env(node: &Node, assignment: &Assignment) -> Vec<(String, String)> {
     .into()
 }
 
+/// What the task reserved of generic resources: the names it holds, or how many where they have
+/// none.
+fn resource_env(assignment: &Assignment) -> Vec<(String, String)> {
+    let variable = |kind: &str| {
+        let plain = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' };
+        format!("CLUSTER_RESOURCE_{}", kind.chars().map(plain).collect::<String>())
+    };
+    let named = |kind: &String| {
+        let mut holds = assignment.generic.iter();
+        holds.find(|(held, names)| held == kind && !names.is_empty()).map(|(_, names)| names)
+    };
+    let reserved = assignment.spec.generic.iter();
+    reserved
+        .map(|(kind, count)| {
+            let value = named(kind).map_or_else(|| count.to_string(), |names| names.join(","));
+            (variable(kind), value)
+        })
+        .collect()
+}
+
 fn label(spec: &mut ContainerSpec, assignment: &Assignment, image: &Image) {
     let ours = [
         ("cluster.service", assignment.service.to_string()),
@@ -120,6 +142,7 @@ fn label(spec: &mut ContainerSpec, assignment: &Assignment, image: &Image) {
         ("cluster.revision", assignment.revision.to_string()),
         ("cluster.image", image.manifest_digest.to_string()),
         (STOP_SIGNAL_LABEL, spec.effective_stop_signal().to_string()),
+        (plan::LABEL, plan::label(image.config.healthcheck.as_ref())),
         (GRACE_LABEL, assignment.spec.container.stop_grace_period_ms.to_string()),
     ];
     spec.labels.extend(ours.map(|(key, value)| (key.to_owned(), value)));

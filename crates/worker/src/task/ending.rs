@@ -24,6 +24,12 @@ impl Ending {
         Self { state: Observed::Failed, error, exit_code: None, oom: false }
     }
 
+    /// It was ended here for a reason of this node's own; its container may tell a code.
+    pub fn doomed(why: String, exit: Option<&Exit>) -> Self {
+        let exit_code = exit.and_then(Exit::shell_code).map(i32::from);
+        Self { state: Observed::Failed, error: Some(why), exit_code, oom: false }
+    }
+
     /// It was asked to end and had no container that could have told a code.
     pub fn asked() -> Self {
         Self { state: Observed::Shutdown, error: None, exit_code: None, oom: false }

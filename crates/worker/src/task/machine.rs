@@ -63,6 +63,11 @@ pub struct Facts {
     pub settled: bool,
     /// No balancer sends anything new here, or there is no use in waiting for that.
     pub withdrawn: bool,
+    /// No connection that was open is waited for any more.
+    pub drained: bool,
+    /// It is to end here whatever the managers want, and at once: it is unhealthy, or nobody has
+    /// heard this node for too long.
+    pub doomed: bool,
     pub stopping: Stopping,
 }
 
@@ -77,6 +82,8 @@ pub enum Action {
     Start,
     /// Wait until the balancers have let go.
     AwaitWithdrawal,
+    /// Wait until open connections have ended.
+    Drain,
     /// Send the stop signal.
     Stop,
     Kill,
@@ -94,6 +101,7 @@ pub fn step(goal: Goal, facts: &Facts) -> Action {
     if facts.settled {
         return after_the_end(goal, facts);
     }
+    let goal = if facts.doomed { goal.max(Goal::Stopped) } else { goal };
     match (goal, facts.container) {
         (_, Container::Exited) => Action::Settle,
         (Goal::Ready | Goal::Running, Container::Absent) => prepare(facts),
@@ -119,7 +127,9 @@ fn prepare(facts: &Facts) -> Action {
 
 fn end(facts: &Facts) -> Action {
     match facts.stopping {
+        Stopping::NotAsked if facts.doomed => Action::Stop,
         Stopping::NotAsked if !facts.withdrawn => Action::AwaitWithdrawal,
+        Stopping::NotAsked if !facts.drained => Action::Drain,
         Stopping::NotAsked => Action::Stop,
         Stopping::Asked | Stopping::Killed => Action::Wait,
         Stopping::Overdue => Action::Kill,

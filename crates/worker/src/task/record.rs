@@ -16,6 +16,12 @@ const FILE: &str = "record.json";
 pub struct Record {
     /// A container was made for it.
     pub created: bool,
+    /// Once it was up: whether its probes let connections come. None before, and without probes.
+    #[serde(default)]
+    pub ready: Option<bool>,
+    /// Why it is being ended here, whatever the managers want.
+    #[serde(default)]
+    pub doom: Option<String>,
     /// How it ended, once that was settled.
     pub ended: Option<StatusReport>,
 }

@@ -9,7 +9,9 @@
 
 mod ending;
 mod preparing;
+mod wellbeing;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,12 +24,15 @@ use tokio::time::Instant;
 
 use crate::assignments::Assignment;
 use crate::node::{Attached, Node};
+use crate::probe::{Probing, Standing};
 use crate::report::Urgency;
 use crate::task::container::{GRACE_LABEL, STOP_SIGNAL_LABEL};
 use crate::task::ending::Ending;
 use crate::task::machine::{self, Action, Container, Facts, Goal, Stopping};
 use crate::task::record::Record;
 
+/// How often a task that may not begin yet is looked at again.
+const WORD_PERIOD: Duration = Duration::from_millis(500);
 /// Grace of a container whose assignment is not known any more and that has no label.
 const DEFAULT_GRACE: Duration = Duration::from_secs(10);
 
@@ -59,12 +64,19 @@ pub struct Supervisor {
     exit: Option<Exit>,
     /// The container's command ran.
     started: bool,
+    started_unix_ms: Option<u64>,
     record: Record,
     /// Signal and grace that the container was made with.
     stop_with: (Signal, Duration),
     /// When the grace period, or the patience after SIGKILL, is over.
     deadline: Option<Instant>,
     reported: Observed,
+    /// Labels of the container.
+    labels: BTreeMap<String, String>,
+    /// While the container runs, if it has probes.
+    probing: Option<Probing>,
+    /// Changes of readiness that this process told.
+    changes: u32,
     retry: Backoff,
 }
 
@@ -93,16 +105,22 @@ impl Supervisor {
                 container: Container::Absent,
                 settled: record.ended.is_some(),
                 withdrawn: false,
+                drained: false,
+                doomed: record.doom.is_some(),
                 stopping: Stopping::NotAsked,
             },
             image: None,
             attached: found.attached,
             exit: None,
             started: false,
+            started_unix_ms: None,
             record,
             stop_with: (Signal::TERM, DEFAULT_GRACE),
             deadline: None,
             reported: Observed::Assigned,
+            labels: BTreeMap::new(),
+            probing: None,
+            changes: 0,
             retry: Backoff::new(Duration::from_millis(100), Duration::from_secs(5)),
         };
         if let Some(container) = &found.container {
@@ -116,6 +134,7 @@ impl Supervisor {
         self.begin().await;
         loop {
             let goal = self.take_wanted();
+            self.heed_silence().await;
             let action = machine::step(goal, &self.facts);
             tracing::debug!(?goal, ?action, facts = ?self.facts, "step");
             match action {
@@ -128,7 +147,7 @@ impl Supervisor {
                     }
                 }
                 Action::EnsureImage | Action::Attach | Action::Create | Action::Start
-                    if !self.node.hearing.borrow().synced =>
+                    if !self.may_begin() =>
                 {
                     if !self.wait_for_word().await {
                         return;
@@ -139,6 +158,7 @@ impl Supervisor {
                 Action::Create => self.create().await,
                 Action::Start => self.start().await,
                 Action::AwaitWithdrawal => self.await_withdrawal().await,
+                Action::Drain => self.drain().await,
                 Action::Stop => self.stop().await,
                 Action::Kill => self.kill().await,
                 Action::Settle => self.settle(goal).await,
@@ -166,7 +186,14 @@ impl Supervisor {
                 } else {
                     tracing::warn!("a running container has no network any more");
                 }
-                self.tell(Observed::Running, Urgency::Now);
+                if self.facts.doomed {
+                    return;
+                }
+                // It runs already, so a port that is taken is waited for.
+                if let Err(error) = self.open_host_ports(true).await {
+                    tracing::warn!(%error, "a port of the host is not open");
+                }
+                self.watch_adopted(self.started_unix_ms);
             }
             Container::Absent if self.record.created => {
                 let vanished = Ending::vanished();
@@ -199,6 +226,16 @@ impl Supervisor {
                 false => std::future::pending().await,
             }
         };
+        let standing = async {
+            match &mut self.probing {
+                Some(probing) if lives => probing.changed().await,
+                _ => std::future::pending::<Standing>().await,
+            }
+        };
+        let stop_after_ms = match &self.assignment {
+            Some(assignment) if lives && !self.facts.doomed => assignment.stop_after_ms,
+            _ => 0,
+        };
         let over = async {
             match deadline {
                 Some(deadline) => tokio::time::sleep_until(deadline).await,
@@ -211,6 +248,12 @@ impl Supervisor {
                 self.ended(ended).await;
                 true
             }
+            standing = standing => {
+                self.stands(standing).await;
+                true
+            }
+            // Looked at before the next step.
+            () = wellbeing::silent(&node, stop_after_ms) => true,
             () = over => {
                 self.facts.stopping = Stopping::Overdue;
                 self.deadline = None;
@@ -222,9 +265,15 @@ impl Supervisor {
     /// Nothing new is begun before a manager has said that it is still wanted.
     async fn wait_for_word(&mut self) -> bool {
         let mut hearing = self.node.hearing.subscribe();
+        // What was heard may have come between.
+        if self.may_begin() {
+            return true;
+        }
         tokio::select! {
-            synced = hearing.wait_for(|hearing| hearing.synced) => synced.is_ok(),
+            heard = hearing.changed() => heard.is_ok(),
             changed = self.wanted.changed() => changed.is_ok(),
+            // Being heard again is told by nobody.
+            () = tokio::time::sleep(WORD_PERIOD) => true,
         }
     }
 
@@ -233,6 +282,7 @@ impl Supervisor {
             Ok(exit) => {
                 self.exit = Some(exit);
                 self.facts.container = Container::Exited;
+                self.probing = None;
                 self.deadline = None;
             }
             Err(error) => {
@@ -277,6 +327,8 @@ impl Supervisor {
 
     fn see(&mut self, container: &cluster_runtime::Observed) {
         self.started |= container.started_unix_ms.is_some();
+        self.started_unix_ms = container.started_unix_ms;
+        self.labels.clone_from(&container.labels);
         self.facts.container = match container.state {
             State::Created => Container::Created,
             State::Running => Container::Running,

@@ -265,7 +265,7 @@ async fn endpoints_reach_the_balancers_and_are_acknowledged() {
     let service = pb::ServiceEndpoints {
         service_id: id(900),
         service_name: "web".into(),
-        ports: vec![types::PortSpec { published: 80, target: 8080 }],
+        ports: vec![types::PortSpec { published: 80, target: 8080, host: false }],
         backends: vec![pb::Backend {
             task_id: id(1),
             node_id: id(2),

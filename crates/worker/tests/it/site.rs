@@ -116,5 +116,6 @@ pub fn task(number: u64, desired: &str) -> pb::Assignment {
             ..Default::default()
         }),
         target_ports: vec![80],
+        ..Default::default()
     }
 }

@@ -1,7 +1,7 @@
 //! What a worker says: heartbeats, acknowledgements and reports. Nothing here waits for anything
 //! but the worker, so a heartbeat is never kept waiting.
 
-use std::time::Duration;
+use std::time::{Duration, Instant as Moment};
 
 use cluster_model::{Command, NodeDescription, NodeState, State};
 use cluster_pb::dispatcher::v1 as pb;
@@ -36,6 +36,10 @@ pub(super) struct Inbound<'a> {
     declaring: Option<BoxFuture<'static, ()>>,
     /// Reports up to this one are recorded.
     reported: watch::Sender<u64>,
+    /// Heartbeats up to this one are answered.
+    answered: watch::Sender<u64>,
+    /// The newest heartbeat that is not answered yet, and when it was heard.
+    unanswered: Option<(u64, Moment)>,
 }
 
 impl<'a> Inbound<'a> {
@@ -44,8 +48,10 @@ impl<'a> Inbound<'a> {
         who: Who,
         description: NodeDescription,
         reported: watch::Sender<u64>,
+        answered: watch::Sender<u64>,
     ) -> Self {
-        Self { context, who, description, declared: None, declaring: None, reported }
+        let (declared, declaring, unanswered) = (None, None, None);
+        Self { context, who, description, declared, declaring, reported, answered, unanswered }
     }
 
     pub async fn run(
@@ -57,6 +63,7 @@ impl<'a> Inbound<'a> {
         // In order: a number stands for all reports before it.
         let mut recorded: FuturesOrdered<Recorded> = FuturesOrdered::new();
         let mut silent_at = self.silence_limit(state);
+        let mut contact = self.context.dispatch.contact.watch();
         loop {
             tokio::select! {
                 message = messages.message() => match message {
@@ -76,6 +83,11 @@ impl<'a> Inbound<'a> {
                 },
                 Some(sequence) = recorded.next(), if !recorded.is_empty() => {
                     self.reported.send_replace(sequence?);
+                }
+                () = confirmed(&mut contact, self.unanswered) => {
+                    if let Some((sequence, _)) = self.unanswered.take() {
+                        self.answered.send_replace(sequence);
+                    }
                 }
                 () = finish(&mut self.declaring) => {}
                 () = sleep_until(silent_at) => {
@@ -127,6 +139,9 @@ impl<'a> Inbound<'a> {
             }
             Some(In::Heartbeat(heartbeat)) => {
                 hearing.heard(node);
+                if heartbeat.sequence > 0 {
+                    self.unanswered = Some((heartbeat.sequence, Moment::now()));
+                }
                 self.note_health(&heartbeat.trouble);
             }
             Some(In::Report(report)) => {
@@ -173,6 +188,18 @@ impl<'a> Inbound<'a> {
             recorded.await.map_err(lost)?;
             Ok(sequence)
         }))
+    }
+}
+
+/// Resolves when this manager has been in touch with the leader since it heard the heartbeat: a
+/// worker that is heard only by a manager that is cut off itself is not heard.
+async fn confirmed(contact: &mut watch::Receiver<Moment>, unanswered: Option<(u64, Moment)>) {
+    let in_touch = match unanswered {
+        Some((_, heard)) => contact.wait_for(|last| *last >= heard).await.is_ok(),
+        None => false,
+    };
+    if !in_touch {
+        std::future::pending().await
     }
 }
 

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
+use cluster_model::spec::Disconnect;
 use cluster_model::{Desired, ServiceId, State, Task, TaskId};
 use cluster_pb::dispatcher::v1 as pb;
 use cluster_pb::dispatcher::v1::manager_message::Item as Out;
@@ -47,6 +48,7 @@ struct Told {
     desired: Desired,
     withdrawn: u64,
     ports: Vec<u16>,
+    stop_after_ms: u64,
 }
 
 impl<'a> Outbound<'a> {
@@ -68,6 +70,7 @@ impl<'a> Outbound<'a> {
         view: &View,
         mut endpoints: broadcast::Receiver<Arc<Vec<pb::Endpoints>>>,
         mut recorded: watch::Receiver<u64>,
+        mut heard: watch::Receiver<u64>,
         mut log_requests: mpsc::Receiver<pb::LogRequest>,
     ) -> Result<(), Failure> {
         let mut withdrawn = self.context.dispatch.withdrawn.subscribe();
@@ -97,6 +100,11 @@ impl<'a> Outbound<'a> {
                     if changed.is_err() { return Ok(()) }
                     let sequence = *recorded.borrow_and_update();
                     self.send(Out::Reported(pb::Reported { sequence })).await?;
+                }
+                changed = heard.changed() => {
+                    if changed.is_err() { return Ok(()) }
+                    let sequence = *heard.borrow_and_update();
+                    self.send(Out::Heard(pb::Heard { sequence })).await?;
                 }
                 Some(request) = log_requests.recv() => self.send(Out::LogRequest(request)).await?,
             }
@@ -172,6 +180,10 @@ impl<'a> Outbound<'a> {
             desired,
             withdrawn: task.withdrawn,
             ports: service.ports.iter().map(|port| port.target).collect(),
+            stop_after_ms: match service.spec.disconnect {
+                Disconnect::StopAfter { after_ms } => after_ms,
+                Disconnect::Replace | Disconnect::Wait => 0,
+            },
         };
         if self.told.get(&task.id) == Some(&told) {
             return None;

@@ -175,7 +175,7 @@ async fn serve(listener: TcpListener, name: String, accepted: Arc<AtomicUsize>) 
     }
 }
 
-async fn free_port() -> u16 {
+pub async fn free_port() -> u16 {
     let listener = TcpListener::bind((loopback(), 0)).await.unwrap();
     listener.local_addr().unwrap().port()
 }

@@ -8,6 +8,7 @@ use nix::cmsg_space;
 use nix::errno::Errno;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 
+use crate::shim::group::Group;
 use crate::shim::protocol::{MAX_LINE, Reply, Request};
 use crate::sys;
 
@@ -25,7 +26,7 @@ pub struct Client {
 enum Role {
     Asking,
     Waiting,
-    Running { pid: u32, pidfd: OwnedFd },
+    Running { pid: u32, pidfd: OwnedFd, group: Option<Group> },
 }
 
 /// Outcome of reading.
@@ -68,8 +69,15 @@ impl Client {
     }
 
     /// From now on it runs this process.
-    pub fn run(&mut self, pid: u32, pidfd: OwnedFd) {
-        self.role = Role::Running { pid, pidfd };
+    pub fn run(&mut self, pid: u32, pidfd: OwnedFd, group: Option<Group>) {
+        self.role = Role::Running { pid, pidfd, group };
+    }
+
+    /// Its process has ended: what that left behind is ended too, if so asked.
+    pub fn ended(&mut self) {
+        if let Role::Running { group, .. } = &mut self.role {
+            *group = None;
+        }
     }
 
     /// Reads what there is.

@@ -8,6 +8,8 @@ const FRESH: Facts = Facts {
     container: Container::Absent,
     settled: false,
     withdrawn: true,
+    drained: true,
+    doomed: false,
     stopping: Stopping::NotAsked,
 };
 
@@ -20,6 +22,7 @@ fn perform(action: Action, facts: &mut Facts) {
         Action::Create => facts.container = Container::Created,
         Action::Start => facts.container = Container::Running,
         Action::AwaitWithdrawal => facts.withdrawn = true,
+        Action::Drain => facts.drained = true,
         Action::Stop => facts.stopping = Stopping::Asked,
         Action::Kill => {
             facts.stopping = Stopping::Killed;
@@ -59,10 +62,22 @@ fn a_running_task_leaves_the_balancers_before_its_stop_signal() {
     let mut facts = FRESH;
     run(Goal::Running, &mut facts);
     facts.withdrawn = false;
-    assert_eq!(run(Goal::Stopped, &mut facts), [AwaitWithdrawal, Stop, Wait]);
+    facts.drained = false;
+    assert_eq!(run(Goal::Stopped, &mut facts), [AwaitWithdrawal, Drain, Stop, Wait]);
     facts.stopping = Stopping::Overdue;
     assert_eq!(run(Goal::Stopped, &mut facts), [Kill, Settle, Detach, Wait]);
     assert_eq!(run(Goal::Gone, &mut facts), [Remove, Forget]);
+}
+
+#[test]
+fn a_doomed_task_is_ended_at_once_whatever_is_wanted() {
+    use Action::*;
+    let mut facts = FRESH;
+    run(Goal::Running, &mut facts);
+    facts = Facts { doomed: true, withdrawn: false, drained: false, ..facts };
+    assert_eq!(run(Goal::Running, &mut facts), [Stop, Wait]);
+    facts.stopping = Stopping::Overdue;
+    assert_eq!(run(Goal::Running, &mut facts), [Kill, Settle, Detach, Wait]);
 }
 
 #[test]
@@ -100,13 +115,16 @@ fn facts() -> impl Strategy<Value = Facts> {
         Just(Stopping::Overdue),
         Just(Stopping::Killed)
     ];
-    (any::<bool>(), any::<bool>(), container, any::<bool>(), any::<bool>(), stopping).prop_map(
-        |(image, attached, container, settled, withdrawn, stopping)| Facts {
+    let flags = (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>());
+    (flags, container, any::<bool>(), stopping).prop_map(
+        |((image, attached, settled, withdrawn, drained), container, doomed, stopping)| Facts {
             image,
             attached,
             container,
             settled,
             withdrawn,
+            drained,
+            doomed,
             stopping,
         },
     )
@@ -156,6 +174,9 @@ proptest! {
     #[test]
     fn no_signal_before_withdrawal(goal in goals(), facts in facts()) {
         if step(goal, &facts) == Action::Stop {
+            prop_assert!(facts.doomed || (facts.withdrawn && facts.drained));
+        }
+        if step(goal, &facts) == Action::Drain {
             prop_assert!(facts.withdrawn);
         }
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use cluster_runtime::Signal;
 use tokio::time::Instant;
 
+use super::wellbeing::silent;
 use super::{Supervisor, now_ms};
 use crate::report::Urgency;
 use crate::task::ending::Ending;
@@ -13,7 +14,7 @@ use crate::task::record::Record;
 
 /// Longest wait for other workers' balancers before the stop signal.
 const WITHDRAWAL_MAX: Duration = Duration::from_secs(3);
-/// Longest wait for requests in flight once nothing new comes.
+/// Longest wait for requests in flight of a task that gives no time for draining.
 const DRAIN_MAX: Duration = Duration::from_millis(500);
 /// A container that outlives SIGKILL for so long gets another.
 const KILL_PATIENCE: Duration = Duration::from_secs(10);
@@ -21,6 +22,8 @@ const KILL_PATIENCE: Duration = Duration::from_secs(10);
 impl Supervisor {
     pub(super) async fn await_withdrawal(&mut self) {
         let node = self.node.clone();
+        self.probing = None;
+        node.parts.balancers.close_host(self.id.as_str()).await;
         // The last word on it also when the task was let go of meanwhile.
         let version = self.assignment.as_ref().map_or(0, |assignment| assignment.withdrawn);
         let serves =
@@ -30,11 +33,8 @@ impl Supervisor {
             let withdrawn = async {
                 let let_go =
                     hearing.wait_for(|heard| !heard.connected || heard.withdrawn >= version);
-                if let_go.await.is_ok() {
-                    let idle = node.parts.balancers.drained(self.id.as_str());
-                    // Clients may keep idle connections for ever.
-                    let _ = tokio::time::timeout(DRAIN_MAX, idle).await;
-                }
+                // An error says that the worker ends.
+                let _ = let_go.await;
             };
             let id = self.id.clone();
             tokio::select! {
@@ -42,13 +42,43 @@ impl Supervisor {
                 () = tokio::time::sleep(WITHDRAWAL_MAX) => {
                     tracing::warn!(version, "balancers of other workers did not let go in time");
                 }
+                () = silent(&node, self.stop_after_ms()) => {}
                 ended = node.parts.runtime.wait(&id) => return self.ended(ended).await,
             }
         }
         self.facts.withdrawn = true;
     }
 
+    /// Nothing new comes any more; what is open gets its time. Every connection to the task passes
+    /// this node's relay, so this node knows of all.
+    pub(super) async fn drain(&mut self) {
+        let Some(assignment) = self.assignment.clone() else {
+            self.facts.drained = true;
+            return;
+        };
+        let node = self.node.clone();
+        let served = assignment.withdrawn > 0 && !assignment.target_ports.is_empty();
+        if served || !assignment.spec.host_ports.is_empty() {
+            let patience = match assignment.spec.drain_timeout_ms {
+                0 => DRAIN_MAX,
+                patience_ms => Duration::from_millis(patience_ms),
+            };
+            let id = self.id.clone();
+            tokio::select! {
+                () = node.parts.balancers.drained(id.as_str()) => {}
+                // Clients may keep idle connections for ever.
+                () = tokio::time::sleep(patience) => {
+                    tracing::debug!(?patience, "connections are still open");
+                }
+                () = silent(&node, self.stop_after_ms()) => {}
+                ended = node.parts.runtime.wait(&id) => return self.ended(ended).await,
+            }
+        }
+        self.facts.drained = true;
+    }
+
     pub(super) async fn stop(&mut self) {
+        self.probing = None;
         let (signal, grace) = self.stop_with;
         tracing::debug!(%signal, ?grace, "stopping");
         self.send(signal).await;
@@ -75,15 +105,22 @@ impl Supervisor {
     /// Works out how the attempt ended.
     pub(super) async fn settle(&mut self, goal: Goal) {
         let asked = goal >= Goal::Stopped;
-        let (ending, at_ms) = match &self.exit {
-            Some(exit) => (Ending::of(exit, asked, self.started), exit.at_unix_ms),
-            None => (Ending::asked(), now_ms()),
+        let doom = self.record.doom.clone();
+        let (ending, at_ms) = match (&self.exit, doom) {
+            (exit, Some(why)) => {
+                let at_ms = exit.map_or_else(now_ms, |exit| exit.at_unix_ms);
+                (Ending::doomed(why, exit.as_ref()), at_ms)
+            }
+            (Some(exit), None) => (Ending::of(exit, asked, self.started), exit.at_unix_ms),
+            (None, None) => (Ending::asked(), now_ms()),
         };
         self.conclude(ending, at_ms).await;
     }
 
     /// The last word on the attempt: told, and written down so that a restart tells the same.
     pub(super) async fn conclude(&mut self, ending: Ending, at_ms: u64) {
+        self.probing = None;
+        self.node.parts.balancers.close_host(self.id.as_str()).await;
         self.node.parts.balancers.remove_local(self.id.as_str());
         let report = ending.report(self.task, at_ms);
         tracing::info!(
@@ -103,7 +140,7 @@ impl Supervisor {
         }
     }
 
-    async fn write_record(&self) {
+    pub(super) async fn write_record(&self) {
         let (record, dir): (Record, _) = (self.record.clone(), self.node.data.task(self.task));
         let written = tokio::task::spawn_blocking(move || record.store(&dir)).await;
         if let Ok(Err(error)) = written {

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use cluster_image::{Image, Phase, Progress, Reference};
 use cluster_model::Observed;
+use cluster_model::spec::HostPort as Wants;
+use cluster_network::mesh::{HostPort, HostPortError};
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
 
@@ -125,6 +127,7 @@ impl Supervisor {
         match node.health.watch(format!("create of {}", self.id), create).await {
             Ok(_) => {
                 self.facts.container = Container::Created;
+                self.labels = spec.labels;
                 // The container keeps its layers.
                 self.image = None;
             }
@@ -136,6 +139,9 @@ impl Supervisor {
         let node = self.node.clone();
         let _place = node.starting.acquire().await;
         self.tell(Observed::Starting, Urgency::Passing);
+        if let Err(error) = self.open_host_ports(false).await {
+            return self.cannot_start(&error).await;
+        }
         let start = node.parts.runtime.start(&self.id);
         match node.health.watch(format!("start of {}", self.id), start).await {
             Ok(_) => {
@@ -145,20 +151,36 @@ impl Supervisor {
                 if let Some(attached) = &self.attached {
                     node.parts.balancers.set_local(self.id.as_str(), attached.ip);
                 }
-                self.tell(Observed::Running, Urgency::Now);
+                self.watch_start();
             }
+            Err(error) => self.cannot_start(&error).await,
+        }
+    }
+
+    async fn cannot_start(&mut self, error: &(dyn StdError + Send + Sync + 'static)) {
+        // A container that never ran has nothing to be kept for.
+        match self.node.parts.runtime.remove(&self.id, true).await {
+            Ok(()) => self.facts.container = Container::Absent,
             Err(error) => {
-                // A container that never ran has nothing to be kept for.
-                match node.parts.runtime.remove(&self.id, true).await {
-                    Ok(()) => self.facts.container = Container::Absent,
-                    Err(error) => {
-                        let error = &error as &dyn StdError;
-                        tracing::warn!(error, "a container that did not start stays for now");
-                    }
-                }
-                self.reject(&error).await;
+                let error = &error as &dyn StdError;
+                tracing::warn!(error, "a container that did not start stays for now");
             }
         }
+        self.reject(error).await;
+    }
+
+    /// They lead nowhere before the container runs, and stay open as long as it does.
+    pub(super) async fn open_host_ports(&self, insist: bool) -> Result<(), HostPortError> {
+        let ports = match &self.assignment {
+            Some(assignment) => assignment.spec.host_ports.as_slice(),
+            None => &[],
+        };
+        if ports.is_empty() {
+            return Ok(());
+        }
+        let port = |port: &Wants| HostPort { published: port.published, target: port.target };
+        let ports: Vec<HostPort> = ports.iter().map(port).collect();
+        self.node.parts.balancers.open_host(self.id.as_str(), &ports, insist).await
     }
 
     /// It cannot be started here. Whether to try again, and where, the managers say.

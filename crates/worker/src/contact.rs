@@ -1,0 +1,177 @@
+//! When a manager last heard this node, for tasks that end when nobody has for too long.
+//!
+//! *Guarantees*: what counts is the moment at which something was *sent* that a manager in touch
+//! with the leader has answered, so this node is never later than the managers in taking itself for
+//! cut off. Moments are of a clock that goes on while the machine sleeps (`CLOCK_BOOTTIME`).
+//!
+//! *On failure*: a restarted worker goes on from the moment on disk, which is at most a second
+//! older than the truth; one that finds none counts from its own start. A worker that does not run
+//! at all ends nothing: its containers go on without it.
+
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use nix::time::{ClockId, clock_gettime};
+use serde::{Deserialize, Serialize};
+
+use crate::durable;
+
+/// How old the moment on disk may be.
+const KEEP_PERIOD_MS: u64 = 1000;
+/// Heartbeats on their way whose moments are remembered.
+const PENDING_MAX: usize = 64;
+
+/// Milliseconds since this machine booted, its sleep included.
+fn now_ms() -> u64 {
+    let whole = |value: i64| u64::try_from(value).unwrap_or(0);
+    // Every kernel that runs containers has this clock.
+    clock_gettime(ClockId::CLOCK_BOOTTIME)
+        .map_or(0, |now| whole(now.tv_sec()) * 1000 + whole(now.tv_nsec()) / 1_000_000)
+}
+
+/// Which boot `now_ms` counts from.
+fn boot_id() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default()
+}
+
+pub struct Contact {
+    /// Moment at which the newest thing that was heard was sent.
+    heard_ms: AtomicU64,
+    kept_ms: AtomicU64,
+    path: PathBuf,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    boot_id: String,
+    heard_ms: u64,
+}
+
+impl Contact {
+    /// Goes on from what an earlier process wrote. Blocking.
+    pub fn load(path: PathBuf) -> Self {
+        let started_ms = now_ms();
+        let heard_ms = kept(&path).map_or(started_ms, |kept| kept.min(started_ms));
+        Self { heard_ms: AtomicU64::new(heard_ms), kept_ms: AtomicU64::new(0), path }
+    }
+
+    /// A manager answered what was sent at this moment.
+    pub fn heard(&self, sent: Moment) {
+        self.heard_ms.fetch_max(sent.0, Ordering::AcqRel);
+    }
+
+    /// For how long nothing has been heard.
+    pub fn silence_ms(&self) -> u64 {
+        now_ms().saturating_sub(self.heard_ms.load(Ordering::Acquire))
+    }
+
+    /// Writes the moment down if what is on disk is old, without a sync: after a power cut nothing
+    /// runs that it could matter for. Blocking.
+    pub fn keep(&self) {
+        let heard_ms = self.heard_ms.load(Ordering::Acquire);
+        let bytes = serde_json::to_vec(&Kept { boot_id: boot_id(), heard_ms }).unwrap_or_default();
+        match durable::replace_unsynced(&self.path, &bytes) {
+            Ok(()) => self.kept_ms.store(heard_ms, Ordering::Release),
+            Err(error) => tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "the last contact with a manager could not be written down"
+            ),
+        }
+    }
+
+    /// The moment on disk is old.
+    pub fn is_unkept(&self) -> bool {
+        let heard_ms = self.heard_ms.load(Ordering::Acquire);
+        heard_ms.saturating_sub(self.kept_ms.load(Ordering::Acquire)) >= KEEP_PERIOD_MS
+    }
+}
+
+fn kept(path: &Path) -> Option<u64> {
+    let bytes = durable::read(path).ok().flatten()?;
+    let kept: Kept = serde_json::from_slice(&bytes).ok()?;
+    // Of another boot nothing runs any more.
+    (kept.boot_id == boot_id()).then_some(kept.heard_ms)
+}
+
+/// When something was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Moment(u64);
+
+impl Moment {
+    pub fn now() -> Self {
+        Self(now_ms())
+    }
+}
+
+/// The heartbeats of one session that were not answered yet.
+#[derive(Debug, Default)]
+pub struct Beats {
+    last: u64,
+    sent: VecDeque<(u64, Moment)>,
+}
+
+impl Beats {
+    /// Counts one that is sent now; gives its number.
+    pub fn next(&mut self, now: Moment) -> u64 {
+        self.last += 1;
+        if self.sent.len() == PENDING_MAX {
+            self.sent.pop_front();
+        }
+        self.sent.push_back((self.last, now));
+        self.last
+    }
+
+    /// A manager heard those up to `sequence`; gives when the newest of them was sent.
+    pub fn answered(&mut self, sequence: u64) -> Option<Moment> {
+        let mut newest = None;
+        while let Some((_, sent)) = self.sent.front().filter(|(number, _)| *number <= sequence) {
+            newest = Some(*sent);
+            self.sent.pop_front();
+        }
+        newest
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_counts_is_when_the_newest_answered_heartbeat_was_sent() {
+        let mut beats = Beats::default();
+        for ms in [10, 20, 30] {
+            beats.next(Moment(ms));
+        }
+        assert_eq!(beats.answered(0), None);
+        assert_eq!(beats.answered(2), Some(Moment(20)));
+        assert_eq!(beats.answered(2), None, "it is no news");
+        assert_eq!(beats.answered(9), Some(Moment(30)), "but it never was sent");
+        for ms in 0..1000 {
+            beats.next(Moment(ms));
+        }
+        assert!(beats.sent.len() <= PENDING_MAX);
+    }
+
+    #[test]
+    fn a_restarted_worker_goes_on_from_the_moment_on_disk() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("contact");
+        let contact = Contact::load(path.clone());
+        assert!(contact.silence_ms() < 1000, "from the start of the process on");
+        let long_ago = Moment(now_ms().saturating_sub(50_000));
+        contact.heard_ms.store(long_ago.0, Ordering::Release);
+        contact.keep();
+        let silence_ms = Contact::load(path.clone()).silence_ms();
+        let expected = now_ms().min(50_000);
+        assert!((expected..expected + 5000).contains(&silence_ms), "{silence_ms}");
+        contact.heard(Moment::now());
+        assert!(contact.silence_ms() < 1000);
+        contact.heard(long_ago);
+        assert!(contact.silence_ms() < 1000, "older news change nothing");
+        // Of another boot it says nothing.
+        let other = Kept { boot_id: "other".into(), heard_ms: 0 };
+        std::fs::write(&path, serde_json::to_vec(&other).unwrap()).unwrap();
+        assert!(Contact::load(path).silence_ms() < 1000);
+    }
+}
