@@ -104,6 +104,9 @@ pub enum Command {
     },
 }
 
+/// As version of a rollout in a step of a plan: the one that an earlier step of this plan wrote.
+pub const WRITTEN_BY_THIS_PLAN: u64 = u64::MAX;
+
 /// One step of a plan.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Change {

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::id::ServiceId;
-use crate::spec::{ServiceSpec, TaskSpec};
+use crate::node::Node;
+use crate::spec::{ServiceSpec, TaskSpec, UpdatePolicy};
 
 /// Revisions kept on a service beside those still in use by tasks.
 pub const REVISIONS_KEPT: usize = 10;
@@ -69,6 +70,43 @@ impl Service {
             }
     }
 
+    /// A task of this revision on this node has to make way for one of the present revision: it runs
+    /// something else, or the service now asks for other nodes. A change of the node alone is no
+    /// matter of revisions, see [`Service::may_stay`].
+    pub fn is_outdated(&self, revision: u32, node: Option<&Node>) -> bool {
+        if revision == self.revision {
+            return false;
+        }
+        let misplaced = || {
+            let now = self.task_spec(self.revision);
+            node.zip(now).is_some_and(|(node, now)| !now.placement.admits(node))
+        };
+        !self.is_current(revision) || misplaced()
+    }
+
+    /// The node still meets the constraints under which a task of this revision was placed there.
+    pub fn may_stay(&self, revision: u32, node: &Node) -> bool {
+        let admits =
+            |spec: Option<&Arc<TaskSpec>>| spec.is_none_or(|spec| spec.placement.admits(node));
+        admits(self.task_spec(revision)) || admits(self.rules_of(revision))
+    }
+
+    /// The bounds of the present rollout.
+    pub fn update_policy(&self) -> &UpdatePolicy {
+        match self.rollout.as_ref().map(|rollout| rollout.kind) {
+            Some(RolloutKind::Rollback) => &self.spec.rollback,
+            Some(RolloutKind::Update) | None => &self.spec.update,
+        }
+    }
+
+    /// Slots that try the new revision beside the old one until it is promoted; 0: none do.
+    pub fn canaries(&self) -> u32 {
+        let unproven = self.rollout.as_ref().is_some_and(|rollout| {
+            rollout.kind == RolloutKind::Update && !rollout.promoted && !rollout.state.is_over()
+        });
+        if unproven { self.spec.update.canary } else { 0 }
+    }
+
     /// The spec that decides where tasks of a revision may be: the present one's, unless they run
     /// something else and are to be replaced anyway.
     pub fn rules_of(&self, revision: u32) -> Option<&Arc<TaskSpec>> {
@@ -127,7 +165,8 @@ pub struct Rollout {
     pub total: u32,
     /// Slots whose new task failed.
     pub failures: u32,
-    /// Slots that ran the new revision when progress was last seen, and when that was.
+    /// Slots that ran the new revision when progress was last seen, and when that was. A rollback
+    /// does not count those that ran it all along.
     pub done: u32,
     pub progress_at_ms: u64,
     /// Canaries were found good.

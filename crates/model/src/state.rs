@@ -144,6 +144,11 @@ impl State {
             .filter_map(|(_, task)| self.task(*task))
     }
 
+    /// The slot of a task has to move for the service's present revision.
+    pub fn is_outdated(&self, service: &Service, task: &Task) -> bool {
+        service.is_outdated(task.revision, task.node.and_then(|node| self.node(node)))
+    }
+
     /// Tasks that wait for a node.
     pub fn unassigned_tasks(&self) -> impl Iterator<Item = &Task> {
         self.unassigned.iter().filter_map(|task| self.task(*task))

@@ -47,10 +47,19 @@ impl Task {
         self.node.is_some() && !self.status.state.is_terminal()
     }
 
+    /// Runs or is to run. It may have ended without anybody having dealt with that yet.
+    pub fn is_wanted(&self) -> bool {
+        matches!(self.desired, Desired::Ready | Desired::Running)
+    }
+
     /// Wanted and not over: fills its slot.
     pub fn fills_slot(&self) -> bool {
-        matches!(self.desired, Desired::Ready | Desired::Running)
-            && !self.status.state.is_terminal()
+        self.is_wanted() && !self.status.state.is_terminal()
+    }
+
+    /// One of the two started beside the other: they may be alive at the same time.
+    pub fn is_beside(&self, other: &Task) -> bool {
+        self.beside == Some(other.id) || other.beside == Some(self.id)
     }
 
     /// New connections may be sent here.

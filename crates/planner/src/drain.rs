@@ -55,12 +55,11 @@ fn explained(task: &Task) -> bool {
     task.node.is_none() && task.status.message.is_some()
 }
 
-fn must_move(view: &View<'_>, task: &Task) -> Option<Moved> {
+/// Why the task has to leave its node, if it has to.
+pub(crate) fn must_move(view: &View<'_>, task: &Task) -> Option<Moved> {
     let node = view.state.node(task.node?)?;
     if node.spec.availability == Availability::Drain {
         return Some(Moved::NodeDrained);
     }
-    let spec = view.service.rules_of(task.revision)?;
-    let meets = spec.placement.constraints.iter().all(|constraint| constraint.holds(node));
-    (!meets).then_some(Moved::ConstraintsNotMet)
+    (!view.service.may_stay(task.revision, node)).then_some(Moved::ConstraintsNotMet)
 }

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 
+use cluster_model::command::WRITTEN_BY_THIS_PLAN;
 use cluster_model::{Change, Command, Reply, ServiceId, State};
 
 use crate::slots::{Slots, Steps, View};
@@ -21,15 +22,24 @@ const SLOTS_OF_SERVICE_MAX: usize = 2_500;
 const PLACEMENTS_MAX: usize = 10_000;
 /// Rounds until a pass gives the rest to the next one.
 const ROUNDS_MAX: usize = 8;
-/// Stamps speculative writes; never leaves the pass.
-const SPECULATIVE_INDEX: u64 = u64::MAX;
+/// Stamps speculative writes, so that a rollout written twice in a pass is known as such.
+const SPECULATIVE_INDEX: u64 = WRITTEN_BY_THIS_PLAN;
 
 type StageFn = fn(&View<'_>, &mut Steps);
 
-/// In this order: what is given up for lost; which slots there are; which revision they run, so that a slot that failed
-/// during an update is not first restarted with the old one; restarts; moves; history.
-const STAGES: [StageFn; 6] =
-    [lost::plan, replicated::plan, rollout::plan, restart::plan, drain::plan, reaper::plan];
+/// In this order: what is given up for lost; which slots there are; which revision they run, so that a
+/// slot that failed during an update is not first restarted with the old one; restarts; moves;
+/// history.
+const STAGES: [StageFn; 8] = [
+    lost::plan,
+    replicated::plan,
+    rollout::pairs,
+    rollout::judge,
+    rollout::advance,
+    restart::plan,
+    drain::plan,
+    reaper::plan,
+];
 
 /// Plans for the services in scope and for every task that waits for a node.
 ///

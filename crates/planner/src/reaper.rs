@@ -4,19 +4,22 @@
 
 use cluster_model::{Desired, Task};
 
+use crate::rollout;
 use crate::slots::{Slot, Steps, View, age};
 
 /// Tasks kept per slot, the present one included.
 const KEPT: usize = 5;
+/// The same where the restart policy counts the attempts of a window.
+const KEPT_OF_WINDOW: usize = 50;
 
 pub(crate) fn plan(view: &View<'_>, steps: &mut Steps) {
-    let revision = view.service.revision;
+    let most = kept(view);
     for slot in view.slots.iter() {
-        let kept = if slot.occupied(revision) { KEPT } else { 0 };
+        let kept = if view.occupied(&slot) { most } else { 0 };
         if slot.tasks().count() <= kept {
             continue;
         }
-        for task in surplus(&slot, revision, kept) {
+        for task in surplus(view, &slot, kept) {
             if !steps.take_room() {
                 return;
             }
@@ -25,12 +28,27 @@ pub(crate) fn plan(view: &View<'_>, steps: &mut Steps) {
     }
 }
 
+/// Attempts of a window are counted over the history, so it has to reach that far.
+fn kept(view: &View<'_>) -> usize {
+    let counted = view
+        .service
+        .task_spec(view.service.revision)
+        .map(|spec| spec.restart)
+        .filter(|policy| policy.window_ms.is_some())
+        .and_then(|policy| policy.max_attempts)
+        .map_or(0, |max| usize::try_from(max).unwrap_or(usize::MAX).saturating_add(1));
+    counted.clamp(KEPT, KEPT_OF_WINDOW)
+}
+
 /// The oldest tasks beyond what is kept. What still decides something stays: tasks that are not
-/// over or not dealt with, and the one that says the slot is spent.
-fn surplus<'a>(slot: &Slot<'a>, revision: u32, kept: usize) -> Vec<&'a Task> {
-    let spent = slot.exhausted(revision).map(|task| task.id);
+/// over or not dealt with, the one that says the slot is spent, and the first that failed in the
+/// present rollout.
+fn surplus<'a>(view: &View<'_>, slot: &Slot<'a>, kept: usize) -> Vec<&'a Task> {
+    let spent = slot.exhausted().filter(|_| kept > 0).map(|task| task.id);
+    let failed = rollout::first_failure(view, slot).filter(|_| kept > 0).map(|task| task.id);
     let (mut history, live): (Vec<&Task>, Vec<&Task>) = slot.tasks().partition(|task| {
-        task.status.state.is_terminal() && task.desired > Desired::Running && Some(task.id) != spent
+        let decides = Some(task.id) == spent || Some(task.id) == failed;
+        task.status.state.is_terminal() && task.desired > Desired::Running && !decides
     });
     history.sort_unstable_by_key(|task| age(task));
     let surplus = history.len().saturating_sub(kept.saturating_sub(live.len()));

@@ -11,11 +11,9 @@ use cluster_model::{Desired, NewTask, NodeId, Reason};
 use crate::slots::{Slot, Steps, View, up};
 
 pub(crate) fn plan(view: &View<'_>, steps: &mut Steps) {
-    let revision = view.service.revision;
     let Mode::Replicated { replicas } = view.service.spec.mode else { return };
     let wanted = replicas as usize;
-    let occupied: Vec<Slot<'_>> =
-        view.slots.iter().filter(|slot| slot.occupied(revision)).collect();
+    let occupied: Vec<Slot<'_>> = view.slots.iter().filter(|slot| view.occupied(slot)).collect();
     if occupied.len() < wanted {
         grow(view, &occupied, wanted, steps);
     } else if occupied.len() > wanted {
@@ -43,10 +41,10 @@ fn grow(view: &View<'_>, occupied: &[Slot<'_>], wanted: usize, steps: &mut Steps
             _ => Reason::ScaleUp,
         };
         // A task of the slot's former life may still be stopping.
-        let alive = before.is_some_and(Slot::any_alive);
+        let alive = before.is_some_and(|slot| slot.any_alive(None));
         let desired = if alive { Desired::Ready } else { Desired::Running };
         let task = NewTask { desired, ..NewTask::new(number, reason) };
-        steps.create(view.service.revision, task);
+        steps.create(view.fresh_revision(), task);
     }
 }
 
@@ -56,14 +54,16 @@ fn shrink(occupied: &[Slot<'_>], wanted: usize, steps: &mut Steps) {
     let mut copies: BTreeMap<NodeId, u32> = BTreeMap::new();
     let mut order: Vec<(u8, u32, u32, usize)> = Vec::with_capacity(occupied.len());
     for (place, slot) in occupied.iter().enumerate() {
-        let standing = match slot.holder() {
+        // Of two tasks beside each other, the one that runs speaks for the slot.
+        let holder = slot.newcomer().filter(|task| up(task)).or_else(|| slot.holder());
+        let standing = match holder {
             None => 0,
             Some(task) if task.node.is_none() => 1,
             Some(task) if !up(task) => 2,
             Some(_) => 3,
         };
         // The n-th copy on its node: taking the largest first levels the nodes.
-        let nth = match slot.holder().and_then(|task| task.node).filter(|_| standing == 3) {
+        let nth = match holder.and_then(|task| task.node).filter(|_| standing == 3) {
             Some(node) => {
                 let copies = copies.entry(node).or_default();
                 *copies += 1;

@@ -3,33 +3,52 @@
 //! Restart: the task ended by itself, its policy decides and counts. Reschedule: its node was
 //! lost, which is not its failure and costs no attempt. Either way the successor is made at once
 //! and prepared while it waits; here it is also told to run, when its time has come and nothing
-//! else in the slot may be alive. A task that could not even start has shown that preparing is what
+//! else in the slot may be alive. A task that started beside the slot's holder and ended is followed
+//! by another beside it for as long as the update wants one; when the holder itself ends, the task
+//! beside it takes over. A task that could not even start has shown that preparing is what
 //! fails, so its successor is not given to a node before its time.
 
+mod attempts;
 mod backoff;
 
-use cluster_model::spec::{RestartCondition, RestartPolicy};
+use cluster_model::spec::RestartPolicy;
 use cluster_model::task::Moved;
 use cluster_model::{Desired, NewTask, Observed, Reason, State, Task};
 
+use crate::rollout;
 use crate::slots::{Slot, Steps, View, age};
 
 pub(crate) fn plan(view: &View<'_>, steps: &mut Steps) {
     for slot in view.slots.iter() {
-        if let Some(holder) = slot.holder() {
-            promote(view, &slot, holder, steps);
+        for task in [slot.holder(), slot.newcomer()].into_iter().flatten() {
+            promote(view, &slot, task, steps);
         }
-        let Some(last) = slot.ended().max_by_key(|task| age(task)) else { continue };
+        if slot.ended().next().is_none() {
+            continue;
+        }
         if !steps.take_room() {
             return;
         }
-        let superseded = slot.holder().is_some();
-        for task in slot.ended().filter(|task| superseded || task.id != last.id) {
-            steps.set(task, Desired::Shutdown, Reason::Restart);
+        let last = followed(view, &slot);
+        for task in slot.ended().filter(|task| Some(task.id) != last.map(|last| last.id)) {
+            let was_beside = task.beside.is_some() && slot.holder().map(|t| t.id) == task.beside;
+            let reason = if was_beside { Reason::Withdrawn } else { Reason::Restart };
+            steps.set(task, Desired::Shutdown, reason);
         }
-        if !superseded {
+        if let Some(last) = last {
             succeed(view, &slot, last, steps);
         }
+    }
+}
+
+/// The ended task of a slot that something follows: the one that filled it, or one that started
+/// beside the one that still does, if the update still wants that.
+fn followed<'a>(view: &View<'_>, slot: &Slot<'a>) -> Option<&'a Task> {
+    match slot.holder() {
+        None => slot.lead(),
+        Some(holder) => slot
+            .ended_newcomer()
+            .filter(|task| rollout::wants_beside(view, holder) && !view.is_outdated(task)),
     }
 }
 
@@ -54,8 +73,12 @@ fn policy<'a>(view: &View<'a>, task: &Task) -> Option<&'a RestartPolicy> {
     view.service.task_spec(task.revision).map(|spec| &spec.restart)
 }
 
-/// Decides what comes after the last task of a slot.
+/// Decides what comes after a task that ended.
 fn succeed(view: &View<'_>, slot: &Slot<'_>, last: &Task, steps: &mut Steps) {
+    let job = view.service.spec.mode.is_job();
+    if job && last.status.state == Observed::Complete {
+        return;
+    }
     let mut new = NewTask {
         slot: last.slot,
         desired: Desired::Running,
@@ -63,22 +86,23 @@ fn succeed(view: &View<'_>, slot: &Slot<'_>, last: &Task, steps: &mut Steps) {
         not_before_ms: last.not_before_ms,
         restarts: last.restarts,
         target: last.target,
-        beside: None,
+        beside: last.beside.filter(|beside| slot.holder().is_some_and(|h| h.id == *beside)),
     };
     let mut revision = last.revision;
     if last.status.state == Observed::Lost {
         let known = last.node.is_some_and(|node| view.state.node(node).is_some());
         new.reason = Reason::Reschedule(if known { Moved::NodeDown } else { Moved::NodeRemoved });
-    } else if let Some(policy) = policy(view, last).filter(|policy| allows(policy, last)) {
+    } else if let Some(policy) =
+        policy(view, last).filter(|policy| attempts::allows(policy, slot, last, job, view.now_ms))
+    {
         let (restarts, delay_ms) = backoff::next(policy, last);
         new.restarts = restarts;
         new.not_before_ms = new.not_before_ms.max(view.now_ms.saturating_add(delay_ms));
-    } else if revision != view.service.revision {
-        // Its own policy allows no more, but there is a newer revision to try.
+    } else if !job && new.beside.is_none() && has_another_to_try(view, slot, last) {
         new.reason = Reason::Update;
         new.restarts = 0;
         new.not_before_ms = 0;
-        revision = view.service.revision;
+        revision = view.fresh_revision();
     } else {
         steps.set(last, Desired::Shutdown, Reason::Exhausted);
         return;
@@ -86,7 +110,7 @@ fn succeed(view: &View<'_>, slot: &Slot<'_>, last: &Task, steps: &mut Steps) {
     if new.not_before_ms <= view.now_ms {
         new.not_before_ms = 0;
     }
-    if new.not_before_ms > 0 || slot.others_alive(last) {
+    if new.not_before_ms > 0 || slot.any_alive(new.beside) {
         new.desired = Desired::Ready;
     }
     steps.set(last, Desired::Shutdown, new.reason.clone());
@@ -94,6 +118,15 @@ fn succeed(view: &View<'_>, slot: &Slot<'_>, last: &Task, steps: &mut Steps) {
         steps.wake_at(new.not_before_ms);
     }
     steps.create(revision, new);
+}
+
+/// The task's own policy allows no more, but there is a newer revision that was not yet tried in
+/// this slot.
+fn has_another_to_try(view: &View<'_>, slot: &Slot<'_>, last: &Task) -> bool {
+    let fresh = view.fresh_revision();
+    last.revision != view.service.revision
+        && last.revision != fresh
+        && slot.exhausted().is_none_or(|spent| spent.revision != fresh)
 }
 
 /// Whether a task must not be given to a node yet: it would be prepared at once, fail again, and
@@ -108,14 +141,4 @@ pub(crate) fn holds_back(state: &State, task: &Task, now_ms: u64) -> bool {
             .filter(|other| other.id != task.id && other.status.state.is_terminal())
             .max_by_key(|other| age(other))
             .is_some_and(|last| last.status.started_at_ms == 0)
-}
-
-/// Whether the policy lets another task follow one that ended by itself.
-fn allows(policy: &RestartPolicy, last: &Task) -> bool {
-    let condition = match policy.condition {
-        RestartCondition::None => false,
-        RestartCondition::OnFailure => last.status.state != Observed::Complete,
-        RestartCondition::Any => true,
-    };
-    condition && policy.max_attempts.is_none_or(|max| last.restarts < max)
 }

@@ -1,88 +1,55 @@
-//! Updates: slots move to the service's revision one at a time, gated by health.
+//! Rollouts: slots move from one revision to another, within the bounds of the update policy.
 //!
-//! Stop first: the old task is shut down, its successor prepared and told to run once the old one
-//! is gone. The next slot follows when every task of the new revision runs and has done so for a
-//! moment, so a revision that does not come up costs one slot, the one it was tried on. Slots that
-//! do not run anyway go first. A still newer revision simply makes the unfinished replacement an
-//! old one that does not run.
+//! The rollout itself is an object on the service; what it has done so far is read from the tasks,
+//! so a new leader goes on where the last one was. Three stages, in this order:
+//!
+//! - `pairs`: what becomes of two tasks beside each other in a slot (start first, canaries);
+//! - `judge`: counts progress and failures, and says whether the rollout goes on, waits, pauses,
+//!   goes back or is complete;
+//! - `advance`: moves the next slots, as many as there are free lanes.
+//!
+//! They know slots only, not modes; jobs have no rollouts. Slots that are outdated although the last
+//! rollout is over (a node changed since, a late proposal) move under the same bounds, unjudged.
 
-use cluster_model::{Desired, NewTask, Observed, Reason, Task};
+mod canary;
+mod failure;
+mod judge;
+mod lanes;
+mod pairs;
+mod room;
+mod survey;
 
-use crate::Note;
-use crate::slots::{Slot, Steps, View, up};
+use cluster_model::service::RolloutState;
+use cluster_model::{Rollout, Task};
 
-/// How long a replacement must have run before it counts.
-const SETTLED_MS: u64 = 1_000;
-/// The same when this revision already failed in the slot.
-const SETTLED_AFTER_FAILURE_MS: u64 = 10_000;
+use crate::slots::View;
 
-pub(crate) fn plan(view: &View<'_>, steps: &mut Steps) {
-    let current = view.service.revision;
-    let is_old = |slot: &Slot<'_>| slot.lead().is_some_and(|lead| lead.revision != current);
-    if !view.slots.iter().any(|slot| is_old(&slot)) {
-        return;
-    }
-    for slot in view.slots.iter().filter(is_old) {
-        if let Some(lead) = slot.lead().filter(|lead| never_placed(lead)) {
-            if !steps.take_room() {
-                return;
-            }
-            replace(view, &slot, lead, Reason::ScaleUp, steps);
-        }
-    }
-    if let Some(slot) = view.slots.iter().find(|slot| comes_up(slot, current)) {
-        steps.note(Note::RolloutWaits { service: view.service.id, slot: slot.number() });
-        return;
-    }
-    let settled_at_ms =
-        view.slots.iter().filter_map(|slot| settles_at_ms(view, slot.holder()?)).max();
-    if let Some(at_ms) = settled_at_ms {
-        steps.wake_at(at_ms);
-        return;
-    }
-    let next = view
-        .slots
-        .iter()
-        .filter(is_old)
-        .filter_map(|slot| Some((slot.lead().filter(|lead| !never_placed(lead))?, slot)))
-        .min_by_key(|(lead, slot)| (up(lead), slot.number()));
-    if let Some((lead, slot)) = next
-        && steps.take_room()
-    {
-        replace(view, &slot, lead, Reason::Update, steps);
-    }
+pub(crate) use failure::first as first_failure;
+pub(crate) use judge::plan as judge;
+pub(crate) use lanes::plan as advance;
+pub(crate) use pairs::plan as pairs;
+
+/// A task beside the slot's holder is wanted: the holder is outdated, and the update has not been
+/// found bad.
+pub(crate) fn wants_beside(view: &View<'_>, holder: &Task) -> bool {
+    view.is_outdated(holder) && state(view) != Some(RolloutState::Paused)
 }
 
-/// A slot of a new or grown service that has not found its first node: nothing is lost by
-/// changing what it waits with, and it says nothing about the revision.
-fn never_placed(task: &Task) -> bool {
-    task.fills_slot() && task.node.is_none() && task.reason == Reason::ScaleUp
+fn state(view: &View<'_>) -> Option<RolloutState> {
+    view.service.rollout.as_ref().map(|rollout| rollout.state)
 }
 
-/// The slot has the current revision, but it does not run there (yet, or ever).
-fn comes_up(slot: &Slot<'_>, current: u32) -> bool {
-    match slot.lead() {
-        Some(lead) => lead.revision == current && !up(lead) && !never_placed(lead),
-        // A task that was to end by itself and did has come up.
-        None => slot.exhausted(current).is_some_and(|last| last.status.state != Observed::Complete),
+/// The rollout that is under way, steered or not.
+fn unfinished<'a>(view: &View<'a>) -> Option<&'a Rollout> {
+    view.service.rollout.as_ref().filter(|rollout| !rollout.state.is_over())
+}
+
+/// Slots may move.
+fn moves(view: &View<'_>) -> bool {
+    match state(view) {
+        Some(RolloutState::Running | RolloutState::Completed) | None => true,
+        Some(
+            RolloutState::AwaitingPromotion | RolloutState::PausedByUser | RolloutState::Paused,
+        ) => false,
     }
-}
-
-/// When a task of the current revision that runs will have run long enough; none when it has. The
-/// agent's clock says since when: one that is far ahead is not waited for.
-fn settles_at_ms(view: &View<'_>, task: &Task) -> Option<u64> {
-    if task.revision != view.service.revision || !up(task) {
-        return None;
-    }
-    let span = if task.restarts == 0 { SETTLED_MS } else { SETTLED_AFTER_FAILURE_MS };
-    let at_ms = task.status.started_at_ms.saturating_add(span);
-    let wait_ms = at_ms.saturating_sub(view.now_ms);
-    (1..=2 * span).contains(&wait_ms).then_some(at_ms)
-}
-
-fn replace(view: &View<'_>, slot: &Slot<'_>, lead: &Task, reason: Reason, steps: &mut Steps) {
-    steps.set(lead, Desired::Shutdown, Reason::Update);
-    let desired = if slot.any_alive() { Desired::Ready } else { Desired::Running };
-    let task = NewTask { desired, ..NewTask::new(slot.number(), reason) };
-    steps.create(view.service.revision, task);
 }

@@ -1,11 +1,16 @@
 //! A service's tasks seen as slots, and the steps a stage wants taken.
 //!
-//! A slot's *lead* is the task that fills it, or else the newest that ended and was not dealt with
-//! yet. Everything else in a slot is either being stopped or history.
+//! A slot is filled by its *holder*. During an update a *newcomer* may fill it beside the holder; when
+//! the holder goes, the newcomer is the holder. A slot's *lead* is its holder, or else the task that
+//! ended last and was not dealt with yet. Everything else in a slot is being stopped, or history.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use cluster_model::{Change, Desired, NewTask, Observed, Reason, Service, ServiceId, State, Task};
+use cluster_model::service::RolloutState;
+use cluster_model::{
+    Change, Desired, NewTask, Observed, Reason, Rollout, Service, ServiceId, State, Task, TaskId,
+};
 
 use crate::{Ids, Note, earlier};
 
@@ -15,6 +20,37 @@ pub(crate) struct View<'a> {
     pub service: &'a Service,
     pub slots: &'a Slots<'a>,
     pub now_ms: u64,
+}
+
+impl View<'_> {
+    pub fn is_outdated(&self, task: &Task) -> bool {
+        self.state.is_outdated(self.service, task)
+    }
+
+    /// The revision of slots that have none yet: the one before, while the new one is not to be
+    /// spread further.
+    pub fn fresh_revision(&self) -> u32 {
+        let service = self.service;
+        let held_back = service.rollout.as_ref().filter(|rollout| match rollout.state {
+            RolloutState::Running => service.canaries() > 0,
+            RolloutState::AwaitingPromotion | RolloutState::PausedByUser | RolloutState::Paused => {
+                true
+            }
+            RolloutState::Completed => false,
+        });
+        held_back
+            .map(|rollout| rollout.from)
+            .filter(|from| service.revisions.contains_key(from))
+            .unwrap_or(service.revision)
+    }
+
+    /// The slot is filled, about to be filled again, or spent under what it would be filled with.
+    pub fn occupied(&self, slot: &Slot<'_>) -> bool {
+        slot.lead().is_some()
+            || slot.exhausted().is_some_and(|last| {
+                last.revision == self.service.revision || last.revision == self.fresh_revision()
+            })
+    }
 }
 
 /// The tasks of one service, ordered by slot.
@@ -47,37 +83,59 @@ impl<'a> Slot<'a> {
         self.tasks.iter().copied()
     }
 
-    /// The task that fills the slot. `apply` lets there be only one.
+    /// The task that fills the slot; of two, the one that was there first.
     pub fn holder(&self) -> Option<&'a Task> {
-        self.tasks().find(|task| task.fills_slot())
+        self.fillers().find(|task| !self.fills(task.beside))
+    }
+
+    /// The task that fills the slot beside its holder.
+    pub fn newcomer(&self) -> Option<&'a Task> {
+        self.fillers().find(|task| self.fills(task.beside))
+    }
+
+    fn fillers(&self) -> impl Iterator<Item = &'a Task> + use<'a> {
+        self.tasks().filter(|task| task.fills_slot())
+    }
+
+    fn fills(&self, id: Option<TaskId>) -> bool {
+        id.is_some_and(|id| self.fillers().any(|task| task.id == id))
     }
 
     /// Tasks that ended although they were wanted.
     pub fn ended(&self) -> impl Iterator<Item = &'a Task> + use<'a> {
-        self.tasks().filter(|task| wanted(task) && task.status.state.is_terminal())
+        self.tasks().filter(|task| task.is_wanted() && task.status.state.is_terminal())
     }
 
+    /// A newcomer that ended and that nothing followed yet.
+    pub fn ended_newcomer(&self) -> Option<&'a Task> {
+        let holder = self.holder()?.id;
+        let newcomers = self.ended().filter(|task| task.beside == Some(holder));
+        newcomers.max_by_key(|task| age(task)).filter(|_| self.newcomer().is_none())
+    }
+
+    /// When both of two ended, the slot is what the first of them made it.
     pub fn lead(&self) -> Option<&'a Task> {
-        self.holder().or_else(|| self.ended().max_by_key(|task| age(task)))
+        self.holder().or_else(|| {
+            let beside_ended =
+                |task: &Task| self.ended().any(|other| task.beside == Some(other.id));
+            self.ended().filter(|task| !beside_ended(task)).max_by_key(|task| age(task))
+        })
     }
 
-    /// The last attempt of a revision in this slot, after which its policy allows no other.
-    pub fn exhausted(&self, revision: u32) -> Option<&'a Task> {
-        self.tasks().find(|task| task.revision == revision && task.reason == Reason::Exhausted)
+    /// The last attempt in this slot after which its policy allowed no other.
+    pub fn exhausted(&self) -> Option<&'a Task> {
+        self.tasks().filter(|task| task.reason == Reason::Exhausted).max_by_key(|task| age(task))
     }
 
-    /// The slot is filled, about to be filled again, or spent under this revision.
-    pub fn occupied(&self, revision: u32) -> bool {
-        self.lead().is_some() || self.exhausted(revision).is_some()
+    /// A task may be running that must not while this one does.
+    pub fn others_alive(&self, than: &Task) -> bool {
+        let barred = |task: &Task| task.id != than.id && !task.is_beside(than);
+        self.tasks().any(|task| barred(task) && task.holds_resources())
     }
 
     /// A task other than this one may be running.
-    pub fn others_alive(&self, except: &Task) -> bool {
-        self.tasks().any(|task| task.id != except.id && task.holds_resources())
-    }
-
-    pub fn any_alive(&self) -> bool {
-        self.tasks().any(Task::holds_resources)
+    pub fn any_alive(&self, except: Option<TaskId>) -> bool {
+        self.tasks().any(|task| Some(task.id) != except && task.holds_resources())
     }
 
     pub fn newest(&self) -> Option<&'a Task> {
@@ -89,10 +147,6 @@ impl<'a> Slot<'a> {
 /// log index of the last change settles ties.
 pub(crate) fn age(task: &Task) -> (u64, u64, u64) {
     (task.created_at_ms, task.version, task.id.0)
-}
-
-fn wanted(task: &Task) -> bool {
-    matches!(task.desired, Desired::Ready | Desired::Running)
 }
 
 /// The task does what its slot is there for.
@@ -154,6 +208,22 @@ impl Steps {
         self.changes.push(Change::Lose { task: task.id });
     }
 
+    /// Proposes what is to become of the rollout; what was read must still be so.
+    pub fn set_rollout(&mut self, view: &View<'_>, rollout: Rollout) {
+        let Some(read) = &view.service.rollout else { return };
+        self.changes.push(Change::SetRollout {
+            service: view.service.id,
+            version: read.version,
+            rollout: Box::new(rollout),
+        });
+    }
+
+    pub fn roll_back(&mut self, view: &View<'_>, message: Arc<str>) {
+        let Some(read) = &view.service.rollout else { return };
+        let (service, version) = (view.service.id, read.version);
+        self.changes.push(Change::RollBack { service, version, message });
+    }
+
     pub fn delete(&mut self, task: &Task) {
         self.changes.push(Change::Delete { task: task.id });
     }
@@ -166,7 +236,8 @@ impl Steps {
         self.notes.push(note);
     }
 
-    /// Old tasks are let go before new ones are made: a slot takes one at a time.
+    /// Old tasks are let go before new ones are made: a slot takes one at a time, or two of which
+    /// one is there first.
     pub fn finish(self, room: usize, service: ServiceId, ids: &mut Ids) -> Stage {
         let mut changes = self.changes;
         for (revision, tasks) in self.creations {

@@ -33,7 +33,7 @@ pub fn service(state: &State, service: &Service) -> pb::Service {
             // Two tasks of a slot may run beside each other during an update.
             slots += u32::from(last_slot.replace(task.slot) != Some(task.slot));
             running += u32::from(runs(state, task));
-            outdated += u32::from(!service.is_current(task.revision));
+            outdated += u32::from(state.is_outdated(service, task));
         }
     }
     let desired = match mode {

@@ -80,12 +80,12 @@ impl Step<'_> {
                 .tasks_of_slot(service, new.slot)
                 .any(|task| task.fills_slot() && Some(task.id) != new.beside);
             let orphan = new.beside.is_some_and(|beside| {
-                self.state
-                    .task(beside)
-                    .is_none_or(|task| !task.fills_slot() || task.service != service)
+                self.state.task(beside).is_none_or(|task| {
+                    !task.fills_slot() || (task.service, task.slot) != (service, new.slot)
+                })
             });
             let alive = new.desired == Desired::Running
-                && self.slot_alive(service, new.slot, [Some(id), new.beside]);
+                && self.slot_alive(service, new.slot, id, new.beside);
             let waits = matches!(new.desired, Desired::Ready | Desired::Running);
             if filled || orphan || alive || !waits || self.state.task(id).is_some() {
                 continue;
@@ -113,11 +113,18 @@ impl Step<'_> {
         taken
     }
 
-    /// Whether a task of the slot may be running, other than the ones named.
-    fn slot_alive(&self, service: ServiceId, slot: u32, except: [Option<TaskId>; 2]) -> bool {
-        self.state
-            .tasks_of_slot(service, slot)
-            .any(|task| !except.contains(&Some(task.id)) && task.holds_resources())
+    /// Whether a task of the slot may be running that must not while this one does.
+    fn slot_alive(
+        &self,
+        service: ServiceId,
+        slot: u32,
+        id: TaskId,
+        beside: Option<TaskId>,
+    ) -> bool {
+        self.state.tasks_of_slot(service, slot).any(|task| {
+            let pair = task.beside == Some(id) || beside == Some(task.id);
+            task.id != id && !pair && task.holds_resources()
+        })
     }
 
     fn assign(&mut self, at_ms: u64, id: TaskId, node: NodeId) -> bool {
@@ -148,8 +155,7 @@ impl Step<'_> {
         if desired <= task.desired {
             return false;
         }
-        if desired == Desired::Running
-            && self.slot_alive(task.service, task.slot, [Some(id), task.beside])
+        if desired == Desired::Running && self.slot_alive(task.service, task.slot, id, task.beside)
         {
             return false;
         }

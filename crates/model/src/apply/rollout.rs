@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use super::Step;
-use crate::command::{Refusal, Reply, Steer};
+use crate::command::{Refusal, Reply, Steer, WRITTEN_BY_THIS_PLAN};
 use crate::id::ServiceId;
 use crate::service::{JobRun, Rollout, RolloutKind, RolloutState, Service};
+use crate::task::Task;
 use crate::validate::Invalid;
 
 impl Step<'_> {
@@ -48,6 +49,7 @@ impl Step<'_> {
     ) -> Result<Reply, Refusal> {
         let mut service = self.existing_service(id)?.clone();
         let name = service.spec.name.clone();
+        let canaries = service.canaries();
         let not_now = |what: &str| Refusal::NotNow(format!("service `{name}` {what}"));
         let Some(rollout) = service.rollout.as_mut().filter(|rollout| !rollout.state.is_over())
         else {
@@ -66,9 +68,10 @@ impl Step<'_> {
                 // What failed before does not count again.
                 rollout.started_at_ms = at_ms;
                 rollout.failures = 0;
+                rollout.done = 0;
                 "resumed by a user"
             }
-            Steer::Promote if rollout.promoted || service.spec.update.canary == 0 => {
+            Steer::Promote if canaries == 0 => {
                 return Err(not_now("has no canaries that wait for promotion"));
             }
             Steer::Promote => {
@@ -100,8 +103,7 @@ impl Step<'_> {
         let mut rollout = rollout.clone();
         rollout.version = self.index;
         if told {
-            let text = format!("{}: {}", describe(&rollout), rollout.message);
-            service.note(at_ms, text);
+            service.note(at_ms, format!("{}: {}", describe(&rollout), rollout.message));
         }
         service.rollout = Some(rollout);
         self.write_service(service);
@@ -134,7 +136,11 @@ impl Step<'_> {
     fn rolling(&self, id: ServiceId, version: u64) -> Option<Service> {
         let service = self.existing_service(id).ok()?;
         let rollout = service.rollout.as_ref()?;
-        (rollout.version == version && !rollout.state.is_over()).then(|| service.clone())
+        let expected = match version {
+            WRITTEN_BY_THIS_PLAN => self.index,
+            read => read,
+        };
+        (rollout.version == expected && !rollout.state.is_over()).then(|| service.clone())
     }
 
     /// Makes a kept revision the one that tasks should run, and begins the rollout to it. A rollout
@@ -166,14 +172,7 @@ impl Step<'_> {
             service.rollout = None;
             return;
         }
-        let mut slots: Vec<u32> = self
-            .state
-            .tasks_of_service(service.id)
-            .filter(|task| task.fills_slot() && !service.is_current(task.revision))
-            .map(|task| task.slot)
-            .collect();
-        slots.dedup();
-        let total = super::count(slots.len());
+        let total = self.slots_to_move(service);
         service.rollout = Some(Rollout {
             version: self.index,
             kind,
@@ -187,8 +186,17 @@ impl Step<'_> {
             done: 0,
             progress_at_ms: at_ms,
             promoted: false,
-            message: message.into(),
+            message: if total == 0 { "no task had to move".into() } else { message.into() },
         });
+    }
+
+    /// Slots in which no task is what the service now asks for.
+    fn slots_to_move(&self, service: &Service) -> u32 {
+        let tasks: Vec<&Task> =
+            self.state.tasks_of_service(service.id).filter(|task| task.is_wanted()).collect();
+        let outdated = |task: &&Task| self.state.is_outdated(service, task);
+        let slots = tasks.chunk_by(|a, b| a.slot == b.slot);
+        super::count(slots.filter(|tasks| tasks.iter().all(outdated)).count())
     }
 }
 

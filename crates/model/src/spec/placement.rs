@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::constraint::{Constraint, Key};
+use crate::node::Node;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Placement {
@@ -16,6 +17,13 @@ pub struct Placement {
     /// None: the cluster's.
     pub strategy: Option<Strategy>,
     pub affinities: Vec<Affinity>,
+}
+
+impl Placement {
+    /// The node meets all constraints.
+    pub fn admits(&self, node: &Node) -> bool {
+        self.constraints.iter().all(|constraint| constraint.holds(node))
+    }
 }
 
 /// Which of equally suitable nodes is better.

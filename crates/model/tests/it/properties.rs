@@ -84,8 +84,10 @@ fn change() -> impl Strategy<Value = Change> {
             Reason::Exhausted,
         ])
     };
-    let new = (1u32..4, desired(), reason())
-        .prop_map(|(slot, desired, reason)| NewTask { desired, ..NewTask::new(slot, reason) });
+    let beside = prop::option::weighted(0.3, task());
+    let new = (1u32..4, desired(), reason(), beside).prop_map(|(slot, desired, reason, beside)| {
+        NewTask { desired, beside, ..NewTask::new(slot, reason) }
+    });
     prop_oneof![
         4 => (0u64..3, 1u32..4, task(), prop::collection::vec(new, 1..4)).prop_map(
             |(service, revision, base, tasks)| Change::CreateTasks {
@@ -204,9 +206,12 @@ fn check(before: &State, after: &State, index: u64) {
         let known = after.service(task.service).and_then(|s| s.task_spec(task.revision));
         assert!(known.is_some(), "a revision in use was dropped: {task:?}");
         let slot: Vec<&Task> = after.tasks_of_slot(task.service, task.slot).collect();
-        assert!(slot.iter().filter(|task| task.fills_slot()).count() <= 1, "{slot:#?}");
+        let fill: Vec<&&Task> = slot.iter().filter(|task| task.fills_slot()).collect();
+        let pair = matches!(fill[..], [one, other] if one.is_beside(other));
+        assert!(fill.len() <= 1 || pair, "{slot:#?}");
         if task.desired == Desired::Running && task.fills_slot() {
-            let other = slot.iter().find(|other| other.id != task.id && other.holds_resources());
+            let barred = |other: &&&Task| other.id != task.id && !task.is_beside(other);
+            let other = slot.iter().filter(barred).find(|other| other.holds_resources());
             assert!(other.is_none(), "may run twice: {slot:#?}");
         }
     }

@@ -9,6 +9,7 @@ use cluster_model::spec::RestartPolicy;
 use crate::ids::scramble;
 
 const FIRST_MS: u64 = 1_000;
+/// The longest wait of a policy that does not say.
 const CAP_MS: u64 = 60_000;
 /// Waits vary by a tenth to either side.
 const JITTER_PERCENT: u64 = 10;
@@ -19,10 +20,11 @@ const JITTER_PERCENT: u64 = 10;
 /// the limit is for the slot under its revision, but the wait is still spared. A fixed delay is
 /// taken as it is, except that attempts that fail before they start are spread out all the same.
 pub(super) fn next(policy: &RestartPolicy, ended: &Task) -> (u32, u64) {
-    let long = ran_long(ended);
+    let cap_ms = cap_ms(policy);
+    let long = ran_long(ended, cap_ms);
     let counted = if long && policy.max_attempts.is_none() { 0 } else { ended.restarts };
     let restarts = counted.saturating_add(1);
-    let series_ms = if long { 0 } else { jittered(series_ms(restarts), ended.id.0) };
+    let series_ms = if long { 0 } else { jittered(series_ms(restarts, cap_ms), ended.id.0) };
     let delay_ms = match policy.delay_ms {
         // What never started would fail again as fast as it can be asked to.
         Some(fixed) if ended.status.started_at_ms == 0 => fixed.max(series_ms),
@@ -34,27 +36,33 @@ pub(super) fn next(policy: &RestartPolicy, ended: &Task) -> (u32, u64) {
 
 /// No wait under this policy is longer.
 pub(super) fn longest_ms(policy: &RestartPolicy) -> u64 {
-    policy.delay_ms.unwrap_or_default().max(CAP_MS + CAP_MS * JITTER_PERCENT / 100)
+    let cap_ms = cap_ms(policy);
+    let jitter_ms = cap_ms / 100 * JITTER_PERCENT + JITTER_PERCENT;
+    policy.delay_ms.unwrap_or_default().max(cap_ms.saturating_add(jitter_ms))
+}
+
+fn cap_ms(policy: &RestartPolicy) -> u64 {
+    policy.max_delay_ms.unwrap_or(CAP_MS)
 }
 
 /// Both times are of the agent's clock.
-fn ran_long(task: &Task) -> bool {
+fn ran_long(task: &Task, cap_ms: u64) -> bool {
     let status = &task.status;
-    status.started_at_ms > 0 && status.at_ms.saturating_sub(status.started_at_ms) > CAP_MS
+    status.started_at_ms > 0 && status.at_ms.saturating_sub(status.started_at_ms) > cap_ms
 }
 
-fn series_ms(restarts: u32) -> u64 {
+fn series_ms(restarts: u32, cap_ms: u64) -> u64 {
     match restarts {
         0 | 1 => 0,
         n => 1u64
             .checked_shl(n - 2)
-            .map_or(CAP_MS, |factor| FIRST_MS.saturating_mul(factor))
-            .min(CAP_MS),
+            .map_or(cap_ms, |factor| FIRST_MS.saturating_mul(factor))
+            .min(cap_ms),
     }
 }
 
 fn jittered(delay_ms: u64, id: u64) -> u64 {
-    let span = delay_ms * JITTER_PERCENT / 100;
+    let span = delay_ms.saturating_mul(JITTER_PERCENT) / 100;
     let part = scramble(id) % (2 * span + 1);
     delay_ms - span + part
 }
@@ -65,10 +73,12 @@ mod tests {
 
     #[test]
     fn the_series_is_at_once_then_doubles_up_to_a_minute() {
-        let series: Vec<u64> = (1..=10).map(series_ms).collect();
+        let series: Vec<u64> = (1..=10).map(|restarts| series_ms(restarts, CAP_MS)).collect();
         let golden = [0, 1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 60_000, 60_000, 60_000];
         assert_eq!(series, golden);
-        assert_eq!(series_ms(u32::MAX), CAP_MS);
+        assert_eq!(series_ms(u32::MAX, CAP_MS), CAP_MS);
+        let capped: Vec<u64> = (1..=5).map(|restarts| series_ms(restarts, 3_000)).collect();
+        assert_eq!(capped, [0, 1_000, 2_000, 3_000, 3_000]);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The planners against a small world: scripted scenarios and properties under random faults.
 
+mod bounds;
 mod drain;
 mod liveness;
 mod properties;

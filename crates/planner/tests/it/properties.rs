@@ -6,15 +6,19 @@
 
 use std::collections::BTreeSet;
 
-use cluster_model::spec::{RestartCondition, RestartPolicy, ServiceSpec};
+use cluster_model::spec::{
+    Amount, FailureAction, Mode, Order, RestartCondition, RestartPolicy, ServiceSpec, UpdatePolicy,
+};
 use cluster_model::state::fits;
 use cluster_model::{
-    Availability, Change, Command, NodeId, Observed, Reason, ServiceId, State, Task, TaskId,
+    Availability, Change, Command, Desired, NodeId, Observed, Reason, RolloutState, Service,
+    ServiceId, State, Steer, Task, TaskId,
 };
 use cluster_planner::{Note, Scope};
 use proptest::prelude::*;
 
-use crate::world::{BAD, CRASH, MIB, World, spec};
+use crate::bounds;
+use crate::world::{BAD, CRASH, MIB, UNREADY, World, spec};
 
 const NODES: u64 = 4;
 const SERVICES: u64 = 3;
@@ -35,6 +39,13 @@ enum Op {
         replicas: u32,
     },
     Remove {
+        service: u64,
+    },
+    Steer {
+        service: u64,
+        steer: Steer,
+    },
+    RollBack {
         service: u64,
     },
     Join {
@@ -83,6 +94,7 @@ struct Shape {
     memory_mib: u64,
     rack: bool,
     policy: RestartPolicy,
+    update: UpdatePolicy,
 }
 
 impl Shape {
@@ -90,11 +102,56 @@ impl Shape {
         spec.task.container.image = self.image.into();
         spec.task.reservations.memory_bytes = self.memory_mib * MIB;
         spec.task.restart = self.policy;
+        let canary = self.update.canary.min(spec.replicas());
+        spec.update = UpdatePolicy { canary, ..self.update };
+        let failure_action = match self.update.failure_action {
+            FailureAction::Rollback => FailureAction::Pause,
+            other => other,
+        };
+        spec.rollback = UpdatePolicy { canary: 0, failure_action, ..self.update };
         spec.task.placement.constraints.clear();
         if self.rack {
             spec.task.placement.constraints.push("node.labels.rack==a".parse().expect("parses"));
         }
     }
+}
+
+fn update_policy() -> impl Strategy<Value = UpdatePolicy> {
+    let parallelism = prop_oneof![
+        4 => (0u32..4).prop_map(Amount::Count),
+        1 => Just(Amount::Percent(50)),
+    ];
+    let action = prop_oneof![
+        3 => Just(FailureAction::Pause),
+        1 => Just(FailureAction::Continue),
+        2 => Just(FailureAction::Rollback),
+    ];
+    (
+        parallelism,
+        prop_oneof![2 => Just(0u64), 1 => Just(2_000)],
+        prop_oneof![1 => Just(0u64), 1 => Just(500), 2 => Just(5_000)],
+        prop_oneof![1 => Just(Order::StopFirst), 1 => Just(Order::StartFirst)],
+        action,
+        prop_oneof![2 => Just(0u32), 1 => Just(250_000), 1 => Just(1_000_000)],
+        prop_oneof![1 => Just(None), 2 => Just(Some(20_000u64)), 2 => Just(Some(600_000))],
+        prop_oneof![3 => Just(0u32), 1 => 1u32..3],
+        any::<bool>(),
+    )
+        .prop_map(
+            |(parallelism, delay_ms, monitor_ms, order, action, ratio, deadline, canary, auto)| {
+                UpdatePolicy {
+                    parallelism,
+                    delay_ms,
+                    monitor_ms,
+                    order,
+                    failure_action: action,
+                    max_failure_ratio_ppm: ratio,
+                    progress_deadline_ms: deadline,
+                    canary,
+                    auto_promote: auto,
+                }
+            },
+        )
 }
 
 fn shape() -> impl Strategy<Value = Shape> {
@@ -104,19 +161,33 @@ fn shape() -> impl Strategy<Value = Shape> {
         1 => Just(RestartCondition::None),
     ];
     (
-        prop_oneof![4 => Just("web:1"), 3 => Just("web:2"), 1 => Just(BAD), 1 => Just(CRASH)],
+        prop_oneof![
+            4 => Just("web:1"),
+            3 => Just("web:2"),
+            1 => Just(BAD),
+            1 => Just(CRASH),
+            1 => Just(UNREADY),
+        ],
         prop_oneof![Just(0u64), Just(64), Just(400)],
         prop::bool::weighted(0.3),
         condition,
         prop_oneof![3 => Just(None), 1 => Just(Some(0)), 1 => Just(Some(2_000))],
         prop_oneof![4 => Just(None), 1 => (0u32..3).prop_map(Some)],
+        prop_oneof![3 => Just(None), 1 => Just(Some(2_000)), 1 => Just(Some(100_000))],
+        update_policy(),
     )
-        .prop_map(|(image, memory_mib, rack, condition, delay_ms, max_attempts)| Shape {
-            image,
-            memory_mib,
-            rack,
-            policy: RestartPolicy { condition, delay_ms, max_attempts, ..RestartPolicy::default() },
-        })
+        .prop_map(
+            |(image, memory_mib, rack, condition, delay_ms, max_attempts, window_ms, update)| {
+                let policy = RestartPolicy {
+                    condition,
+                    delay_ms,
+                    max_attempts,
+                    window_ms,
+                    ..RestartPolicy::default()
+                };
+                Shape { image, memory_mib, rack, policy, update }
+            },
+        )
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -128,13 +199,16 @@ fn op() -> impl Strategy<Value = Op> {
         Just(Availability::Drain)
     ];
     let state = prop_oneof![Just(Observed::Failed), Just(Observed::Complete)];
+    let steer = prop_oneof![Just(Steer::Pause), Just(Steer::Resume), Just(Steer::Promote)];
     prop_oneof![
         4 => (service.clone(), 0u32..6, shape())
             .prop_map(|(service, replicas, shape)| Op::Create { service, replicas, shape }),
         3 => (service.clone(), shape()).prop_map(|(service, shape)| Op::Update { service, shape }),
         3 => (service.clone(), 0u32..8)
             .prop_map(|(service, replicas)| Op::Scale { service, replicas }),
-        1 => service.prop_map(|service| Op::Remove { service }),
+        1 => service.clone().prop_map(|service| Op::Remove { service }),
+        3 => (service.clone(), steer).prop_map(|(service, steer)| Op::Steer { service, steer }),
+        2 => service.prop_map(|service| Op::RollBack { service }),
         2 => node.clone().prop_map(|node| Op::Join { node }),
         2 => node.clone().prop_map(|node| Op::Cut { node }),
         1 => node.clone().prop_map(|node| Op::RemoveNode { node }),
@@ -182,7 +256,16 @@ impl Run {
             Op::Update { service, shape } => {
                 world.update(ServiceId(*service), |spec| shape.dress(spec));
             }
-            Op::Scale { service, replicas } => world.scale(ServiceId(*service), *replicas),
+            Op::Scale { service, replicas } => world.update(ServiceId(*service), |spec| {
+                spec.mode = Mode::Replicated { replicas: *replicas };
+                spec.update.canary = spec.update.canary.min(*replicas);
+            }),
+            Op::Steer { service, steer } => {
+                let _ = world.steer(ServiceId(*service), *steer);
+            }
+            Op::RollBack { service } => {
+                let _ = world.roll_back(ServiceId(*service));
+            }
             Op::Remove { service } => {
                 let _ = world.apply(Command::RemoveService {
                     id: ServiceId(*service),
@@ -262,7 +345,9 @@ impl Run {
         let bounded = plan.notes.contains(&Note::Bounded);
         assert!(!bounded, "small worlds need no second pass: {plan:?}");
         if !plan.changes.is_empty() {
-            world.apply_plan(plan.changes);
+            let before = world.state.clone();
+            world.apply_plan(plan.changes.clone());
+            bounds::check(&before, &plan.changes, &world.state);
         }
         let full = world.make_plan(Scope::All);
         assert_eq!(full.changes, vec![], "a full pass found what {scope:?} had not");
@@ -286,53 +371,69 @@ fn connected(world: &World, task: &Task) -> bool {
     task.status.state == Observed::Running && task.node.is_some_and(|id| !world.cut.contains(&id))
 }
 
-/// At rest every slot runs, is spent, or waits because indeed no node can take it.
+/// At rest every slot runs, is spent, or waits because indeed no node can take it; and rollouts are
+/// over or wait for a user.
 fn check_rest(world: &World) {
     for service in world.state.services() {
         assert!(!service.removed, "a removed service stays: {service:?}");
-        let holders = world.holders(service.id);
         let slots: BTreeSet<u32> = world.tasks(service.id).iter().map(|task| task.slot).collect();
         assert_eq!(slots.len(), service.spec.replicas() as usize, "slots of {service:?}");
         let mut all_run = true;
         for slot in slots {
-            let Some(task) = holders.iter().find(|task| task.slot == slot) else {
-                let spent = world
-                    .state
-                    .tasks_of_slot(service.id, slot)
-                    .any(|t| t.reason == Reason::Exhausted && t.revision == service.revision);
-                assert!(spent, "slot {slot} of {service:?} is empty");
-                all_run = false;
-                continue;
-            };
-            if task.serves() {
-                let node = world.state.node(task.node.expect("placed")).expect("known");
-                assert_ne!(node.spec.availability, Availability::Drain, "{task:?} stayed");
-                let spec = service.task_spec(task.revision).expect("kept");
-                assert!(
-                    spec.placement.constraints.iter().all(|c| c.holds(node)),
-                    "{task:?} stayed"
-                );
-                continue;
-            }
-            all_run = false;
-            assert!(task.node.is_none(), "neither runs nor waits: {task:#?}");
-            assert!(task.status.message.is_some(), "waits without a reason: {task:?}");
-            assert!(!placeable(world, task), "could be placed: {task:?}");
+            all_run &= check_slot_rests(world, service, slot);
         }
-        if all_run {
-            assert!(holders.iter().all(|task| task.revision == service.revision));
+        let outdated = |task: &&Task| world.state.is_outdated(service, task);
+        let behind = world.holders(service.id).iter().filter(|task| outdated(task)).count();
+        match &service.rollout {
+            Some(rollout) if !rollout.state.is_over() => {
+                assert!(!rollout.message.is_empty(), "waits without a reason: {rollout:?}");
+                let endless = service.update_policy().progress_deadline_ms.is_none();
+                let runs = rollout.state == RolloutState::Running;
+                let waits = world.holders(service.id).iter().any(|task| !task.serves());
+                assert!(!runs || (endless && waits), "{rollout:?} never ends");
+            }
+            Some(_) | None => assert!(!all_run || behind == 0, "left behind: {service:#?}"),
         }
     }
     for task in world.state.tasks() {
         let history = world.state.tasks_of_slot(task.service, task.slot).count();
         assert!(history <= 5, "{history} tasks kept");
-        assert!(task.serves() || !task.holds_resources(), "left behind: {task:?}");
+        let waits = task.status.state == Observed::Ready && task.desired == Desired::Ready;
+        assert!(task.serves() || !task.holds_resources() || waits, "left behind: {task:?}");
     }
+}
+
+/// Answers whether the slot runs.
+fn check_slot_rests(world: &World, service: &Service, slot: u32) -> bool {
+    let fill: Vec<&Task> =
+        world.holders(service.id).into_iter().filter(|task| task.slot == slot).collect();
+    if fill.is_empty() {
+        let spent = |task: &Task| task.reason == Reason::Exhausted;
+        let tasks = world.state.tasks_of_slot(service.id, slot);
+        assert!(tasks.into_iter().any(spent), "slot {slot} of {service:?} is empty");
+        return false;
+    }
+    if fill.len() > 1 {
+        let rollout = service.rollout.as_ref().expect("a pair only during a rollout");
+        assert!(!rollout.state.is_over(), "a pair stays: {fill:#?}");
+    }
+    for task in &fill {
+        if task.serves() {
+            let node = world.state.node(task.node.expect("placed")).expect("known");
+            assert_ne!(node.spec.availability, Availability::Drain, "{task:?} stayed");
+            assert!(service.may_stay(task.revision, node), "{task:?} stayed");
+            continue;
+        }
+        assert!(task.node.is_none(), "neither runs nor waits: {task:#?}");
+        assert!(task.status.message.is_some(), "waits without a reason: {task:?}");
+        assert!(!placeable(world, task), "could be placed: {task:?}");
+    }
+    fill.iter().any(|task| task.serves())
 }
 
 fn placeable(world: &World, task: &Task) -> bool {
     let service = world.state.service(task.service).expect("known");
-    let spec = service.task_spec(task.revision).expect("kept");
+    let spec = service.rules_of(task.revision).expect("kept");
     world.state.nodes().any(|node| {
         let used = world.state.usage(node.id).reserved;
         node.accepts_tasks()

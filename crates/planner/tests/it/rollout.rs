@@ -110,7 +110,7 @@ fn slots_that_do_not_run_go_first() {
 fn a_newer_revision_midway_converges() {
     let (mut world, web) = world(4);
     world.set_image(web, "web:2");
-    for _ in 0..20 {
+    for _ in 0..8 {
         world.plan();
         world.agents();
         world.advance(100);

@@ -8,7 +8,7 @@ use cluster_model::node::NodeDescription;
 use cluster_model::spec::{ContainerSpec, Mode, Resources, RestartPolicy, ServiceSpec, TaskSpec};
 use cluster_model::{
     Availability, Change, Command, Desired, NodeId, NodeSpec, NodeState, Observed, Refusal, Reply,
-    ServiceId, State, StatusReport, Task, TaskId,
+    Rollout, ServiceId, State, StatusReport, Steer, Task, TaskId,
 };
 use cluster_planner::{Ids, Note, Plan, Scope};
 
@@ -18,6 +18,8 @@ pub const LEASE_MS: u64 = 3_000;
 pub const BAD: &str = "bad";
 /// Tasks with this image fail as soon as they run.
 pub const CRASH: &str = "crash";
+/// Tasks with this image run, but let no connections come.
+pub const UNREADY: &str = "unready";
 
 pub struct World {
     pub state: State,
@@ -189,6 +191,19 @@ impl World {
         self.update(id, |spec| spec.task.container.image = image.into());
     }
 
+    pub fn steer(&mut self, id: ServiceId, steer: Steer) -> Result<Reply, Refusal> {
+        self.apply(Command::SteerRollout { id, steer, at_ms: self.now_ms })
+    }
+
+    pub fn roll_back(&mut self, id: ServiceId) -> Result<Reply, Refusal> {
+        let version = self.state.service(id).map_or(0, |service| service.version);
+        self.apply(Command::RollBackService { id, version, to: None, at_ms: self.now_ms })
+    }
+
+    pub fn rollout(&self, id: ServiceId) -> &Rollout {
+        self.state.service(id).and_then(|service| service.rollout.as_ref()).expect("a rollout")
+    }
+
     pub fn make_plan(&mut self, scope: Scope<'_>) -> Plan {
         let plan = cluster_planner::plan(&self.state, scope, self.now_ms, &mut self.ids);
         let refused = plan.notes.iter().find(|note| matches!(note, Note::Refused { .. }));
@@ -235,8 +250,14 @@ impl World {
             Observed::Preparing => Some(Observed::Ready),
             Observed::Ready if task.desired == Desired::Running => Some(Observed::Running),
             Observed::Running if image == CRASH => Some(Observed::Failed),
+            Observed::Running if image != UNREADY && !task.status.ready => Some(Observed::Running),
             _ => None,
         }
+    }
+
+    fn runs_image(&self, task: &Task, image: &str) -> bool {
+        let spec = self.state.service(task.service).and_then(|s| s.task_spec(task.revision));
+        spec.is_some_and(|spec| spec.container.image == image)
     }
 
     /// One step of the agent of a node. Answers whether it had anything to say.
@@ -253,7 +274,12 @@ impl World {
         let reports: Vec<_> = self
             .state
             .tasks_of_node(id)
-            .filter_map(|task| Some((id, report(task.id, self.next_report(task)?, self.now_ms))))
+            .filter_map(|task| {
+                let mut report = report(task.id, self.next_report(task)?, self.now_ms);
+                report.ready &= self.healed || !self.runs_image(task, UNREADY);
+                report.readiness = task.status.readiness + 1;
+                Some((id, report))
+            })
             .collect();
         if reports.is_empty() {
             return false;
@@ -314,8 +340,12 @@ impl World {
         self.state.tasks_of_service(service).filter(|task| task.serves()).collect()
     }
 
+    /// The task that fills a slot; of two beside each other, the older one.
     pub fn holder(&self, service: ServiceId, slot: u32) -> &Task {
-        self.state.tasks_of_slot(service, slot).find(|t| t.fills_slot()).expect("slot is filled")
+        let fillers: Vec<&Task> =
+            self.state.tasks_of_slot(service, slot).filter(|task| task.fills_slot()).collect();
+        let beside = |task: &Task| fillers.iter().any(|other| task.beside == Some(other.id));
+        fillers.iter().find(|task| !beside(task)).expect("slot is filled")
     }
 
     /// Tasks of a service per node, in node order.
@@ -345,11 +375,12 @@ fn check_step(before: &State, after: &State) {
     }
     for (service, slot) in slots {
         let tasks: Vec<&Task> = after.tasks_of_slot(service, slot).collect();
-        let fill = tasks.iter().filter(|task| task.fills_slot()).count();
-        assert!(fill <= 1, "filled twice: {tasks:#?}");
-        let runs = |task: &Task| task.desired == Desired::Running && task.fills_slot();
-        if let Some(one) = tasks.iter().find(|task| runs(task)) {
-            let other = tasks.iter().find(|task| task.id != one.id && task.holds_resources());
+        let fill: Vec<&&Task> = tasks.iter().filter(|task| task.fills_slot()).collect();
+        let pair = matches!(fill[..], [one, other] if one.is_beside(other));
+        assert!(fill.len() <= 1 || pair, "filled twice: {tasks:#?}");
+        for one in tasks.iter().filter(|t| t.desired == Desired::Running && t.fills_slot()) {
+            let barred = |other: &&&Task| other.id != one.id && !one.is_beside(other);
+            let other = tasks.iter().filter(barred).find(|task| task.holds_resources());
             assert!(other.is_none(), "may run twice: {tasks:#?}");
         }
     }

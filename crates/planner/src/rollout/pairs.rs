@@ -1,0 +1,90 @@
+//! Two tasks beside each other in a slot: when the old one makes way, and when the newcomer goes.
+//!
+//! No pair outlives a reason to leave a node: the newcomer goes or takes over, so that what moves
+//! tasks between nodes finds one task in a slot.
+
+use cluster_model::{Desired, Reason, Task};
+
+use super::survey::unplaced;
+use super::{moves, room, unfinished, wants_beside};
+use crate::drain;
+use crate::slots::{Steps, View, up};
+
+enum Fate {
+    /// Both stay as they are.
+    Wait,
+    /// The old one goes, the newcomer does its work.
+    HandOver,
+    /// The old one goes although the newcomer does not run: there is no room for both.
+    StopFirst,
+    /// The newcomer goes.
+    Withdraw,
+}
+
+pub(crate) fn plan(view: &View<'_>, steps: &mut Steps) {
+    let mut cramped = Vec::new();
+    for slot in view.slots.iter() {
+        let (Some(old), Some(new)) = (slot.holder(), slot.newcomer()) else { continue };
+        let fate = fate(view, old, new);
+        if matches!(fate, Fate::Wait) {
+            continue;
+        }
+        if !steps.take_room() {
+            break;
+        }
+        match fate {
+            Fate::Wait => {}
+            Fate::HandOver => steps.set(old, Desired::Shutdown, Reason::Update),
+            Fate::StopFirst => {
+                steps.set(old, Desired::Shutdown, Reason::Update);
+                cramped.push(slot.number());
+            }
+            Fate::Withdraw => steps.set(new, Desired::Shutdown, Reason::Withdrawn),
+        }
+    }
+    if let Some(rollout) = unfinished(view).filter(|_| !cramped.is_empty()) {
+        let mut rollout = rollout.clone();
+        rollout.message = told(&cramped).into();
+        steps.set_rollout(view, rollout);
+    }
+}
+
+fn fate(view: &View<'_>, old: &Task, new: &Task) -> Fate {
+    let leaves = |task: &Task| drain::must_move(view, task).is_some();
+    let canary = view.service.canaries() > 0;
+    if new.serves() && !up(old) && !canary {
+        return Fate::HandOver;
+    }
+    if leaves(new) || view.is_outdated(new) || !view.is_outdated(old) {
+        return Fate::Withdraw;
+    }
+    if new.serves() && (!canary || leaves(old)) {
+        return Fate::HandOver;
+    }
+    if !up(new) && (leaves(old) || !wants_beside(view, old)) {
+        return Fate::Withdraw;
+    }
+    // Its time has come, so what it says is not that it waits for it.
+    let stuck = unplaced(new) && new.desired == Desired::Running;
+    if stuck && !canary && moves(view) && room::is_all_that_lacks(view, old, new) {
+        return Fate::StopFirst;
+    }
+    Fate::Wait
+}
+
+fn told(slots: &[u32]) -> String {
+    const NAMED: usize = 5;
+    let mut names: Vec<String> = slots.iter().take(NAMED).map(u32::to_string).collect();
+    if slots.len() > NAMED {
+        names.push("…".to_owned());
+    }
+    match slots {
+        [slot] => {
+            format!("slot {slot} is replaced stop-first: no room to start it beside the old task")
+        }
+        _ => format!(
+            "slots {} are replaced stop-first: no room to start them beside the old tasks",
+            names.join(", ")
+        ),
+    }
+}
