@@ -151,7 +151,9 @@ fn task(spec: &TaskSpec) -> Result<(), Invalid> {
         return invalid("constraints", format!("are more than {LIST_MAX}"));
     }
     for (place, constraint) in spec.placement.constraints.iter().enumerate() {
-        text(&format!("constraints[{place}]"), &constraint.value)?;
+        for value in constraint.rule.values() {
+            text(&format!("constraints[{place}]"), value)?;
+        }
     }
     Ok(())
 }
