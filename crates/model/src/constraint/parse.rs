@@ -21,7 +21,9 @@ pub enum ParseConstraintError {
     NoOperator(String),
     #[error("`{0}` has no value after the operator; write for example node.labels.zone==a")]
     NoValue(String),
-    #[error("`{0}` has text after the operator, which takes no value; write node.labels.gpu exists")]
+    #[error(
+        "`{0}` has text after the operator, which takes no value; write node.labels.gpu exists"
+    )]
     Surplus(String),
     #[error(
         "`{0}` is no list: write one to {VALUES_MAX} values in parentheses, with commas between \
@@ -74,8 +76,11 @@ impl FromStr for Constraint {
     }
 }
 
+/// An operator of signs, the rule it makes, and whether it is an order.
+type Sign = (&'static str, fn(String) -> Rule, bool);
+
 fn rule(text: &str, rest: &str) -> Result<Rule, ParseConstraintError> {
-    let symbols: [(&str, fn(String) -> Rule, bool); 6] = [
+    let signs: [Sign; 6] = [
         ("==", Rule::Equal, false),
         ("!=", Rule::NotEqual, false),
         ("<=", Rule::AtMost, true),
@@ -83,8 +88,8 @@ fn rule(text: &str, rest: &str) -> Result<Rule, ParseConstraintError> {
         ("<", Rule::Less, true),
         (">", Rule::Greater, true),
     ];
-    for (symbol, make, ordered) in symbols {
-        let Some(value) = rest.strip_prefix(symbol) else { continue };
+    for (sign, make, ordered) in signs {
+        let Some(value) = rest.strip_prefix(sign) else { continue };
         let value = value.trim();
         if value.is_empty() {
             return Err(ParseConstraintError::NoValue(shown(text)));
@@ -122,7 +127,8 @@ fn after_word<'a>(text: &'a str, word: &str) -> Option<&'a str> {
 
 fn list(text: &str, list: &str) -> Result<Vec<String>, ParseConstraintError> {
     let refused = || ParseConstraintError::List(shown(text));
-    let inner = list.strip_prefix('(').and_then(|list| list.strip_suffix(')')).ok_or_else(refused)?;
+    let inner =
+        list.strip_prefix('(').and_then(|list| list.strip_suffix(')')).ok_or_else(refused)?;
     let values: Vec<&str> = inner.split(',').map(str::trim).collect();
     if values.len() > VALUES_MAX {
         return Err(ParseConstraintError::TooMany(shown(text), values.len()));

@@ -6,8 +6,8 @@
 
 use std::collections::BTreeSet;
 
+use cluster_model::fit::{Seeker, fits};
 use cluster_model::spec::{RestartCondition, RestartPolicy, ServiceSpec};
-use cluster_model::state::fits;
 use cluster_model::{
     Availability, Change, Command, NodeId, Observed, Reason, ServiceId, State, Task, TaskId,
 };
@@ -332,13 +332,9 @@ fn check_rest(world: &World) {
 
 fn placeable(world: &World, task: &Task) -> bool {
     let service = world.state.service(task.service).expect("known");
-    let spec = service.task_spec(task.revision).expect("kept");
-    world.state.nodes().any(|node| {
-        let used = world.state.usage(node.id).reserved;
-        node.accepts_tasks()
-            && spec.placement.constraints.iter().all(|constraint| constraint.holds(node))
-            && fits(node.description.capacity, used, spec.reservations)
-    })
+    let spec = service.rules_of(task.revision).expect("kept");
+    let seeker = Seeker { service: service.id, spec, task };
+    world.state.nodes().any(|node| fits(&world.state, node, seeker).is_ok())
 }
 
 fn check_replay(world: &World) {
