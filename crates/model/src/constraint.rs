@@ -1,19 +1,28 @@
-//! Placement constraints: `key == value` and `key != value`, Swarm's grammar.
+//! Placement constraints: conditions on nodes, a superset of Swarm's grammar.
+//!
+//! `KEY==VALUE`, `KEY!=VALUE`, `KEY<VALUE` and the other orders, `KEY in (A, B)`, `KEY !in (A, B)`,
+//! `KEY exists`, `KEY !exists`. Here are the types and their meaning, in `parse` their text, in
+//! `order` what is less than what.
 
-use std::fmt;
+use std::borrow::Cow;
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
 use crate::node::Node;
 
+mod order;
+mod parse;
+
+pub use parse::{CHARACTERS_MAX, ParseConstraintError, VALUES_MAX};
+
 /// One condition a node must meet. All of a task's constraints must hold.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Constraint {
     pub key: Key,
-    pub operator: Operator,
-    pub value: String,
+    pub rule: Rule,
 }
 
 /// What of a node is looked at. A label that a node lacks reads as the empty string.
@@ -31,120 +40,94 @@ pub enum Key {
     EngineLabel(String),
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Operator {
-    Equal,
-    NotEqual,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ParseConstraintError {
-    #[error("`{0}` has no operator: write KEY==VALUE or KEY!=VALUE")]
-    NoOperator(String),
-    #[error("`{0}` has no value after the operator")]
-    NoValue(String),
-    #[error(
-        "`{0}` is not a key: use node.id, node.hostname, node.ip, node.role, node.platform.os, \
-         node.platform.arch, node.labels.NAME or engine.labels.NAME"
-    )]
-    UnknownKey(String),
-}
-
-impl FromStr for Constraint {
-    type Err = ParseConstraintError;
-
-    fn from_str(text: &str) -> Result<Self, ParseConstraintError> {
-        let shown = || text.chars().take(120).collect::<String>();
-        let (key, operator, value) = if let Some((key, value)) = text.split_once("==") {
-            (key, Operator::Equal, value)
-        } else if let Some((key, value)) = text.split_once("!=") {
-            (key, Operator::NotEqual, value)
-        } else {
-            return Err(ParseConstraintError::NoOperator(shown()));
-        };
-        let value = value.trim();
-        if value.is_empty() {
-            return Err(ParseConstraintError::NoValue(shown()));
-        }
-        Ok(Self { key: key.trim().parse()?, operator, value: value.to_owned() })
-    }
-}
-
-impl FromStr for Key {
-    type Err = ParseConstraintError;
-
-    fn from_str(text: &str) -> Result<Self, ParseConstraintError> {
-        let label = |prefix: &str| {
-            text.strip_prefix(prefix).filter(|name| !name.is_empty()).map(str::to_owned)
-        };
-        Ok(match text {
-            "node.id" => Key::NodeId,
-            "node.hostname" => Key::NodeHostname,
-            "node.ip" => Key::NodeIp,
-            "node.role" => Key::NodeRole,
-            "node.platform.os" => Key::PlatformOs,
-            "node.platform.arch" => Key::PlatformArch,
-            _ => {
-                if let Some(name) = label("node.labels.") {
-                    Key::NodeLabel(name)
-                } else if let Some(name) = label("engine.labels.") {
-                    Key::EngineLabel(name)
-                } else {
-                    let shown = text.chars().take(120).collect();
-                    return Err(ParseConstraintError::UnknownKey(shown));
-                }
-            }
-        })
-    }
-}
-
-impl fmt::Display for Key {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Key::NodeId => f.write_str("node.id"),
-            Key::NodeHostname => f.write_str("node.hostname"),
-            Key::NodeIp => f.write_str("node.ip"),
-            Key::NodeRole => f.write_str("node.role"),
-            Key::PlatformOs => f.write_str("node.platform.os"),
-            Key::PlatformArch => f.write_str("node.platform.arch"),
-            Key::NodeLabel(name) => write!(f, "node.labels.{name}"),
-            Key::EngineLabel(name) => write!(f, "engine.labels.{name}"),
-        }
-    }
-}
-
-impl fmt::Display for Constraint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let operator = match self.operator {
-            Operator::Equal => "==",
-            Operator::NotEqual => "!=",
-        };
-        write!(f, "{}{operator}{}", self.key, self.value)
-    }
+/// What is asked of the value. Equality ignores case, as in Swarm; the orders hold only between two
+/// numbers or two versions.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Rule {
+    Equal(String),
+    NotEqual(String),
+    Less(String),
+    AtMost(String),
+    Greater(String),
+    AtLeast(String),
+    In(Vec<String>),
+    NotIn(Vec<String>),
+    /// The label is there, or the value is not empty.
+    Exists,
+    NotExists,
 }
 
 impl Constraint {
-    /// Whether a node meets the constraint. Values compare without regard to case, as in Swarm.
+    /// Whether a node meets the constraint.
     pub fn holds(&self, node: &Node) -> bool {
-        let equal = match &self.key {
-            Key::NodeId => same(&node.id.to_string(), &self.value),
-            Key::NodeHostname => same(&node.name, &self.value),
-            Key::NodeIp => ip_matches(&node.description.address, &self.value),
-            Key::NodeRole => same("worker", &self.value),
-            Key::PlatformOs => same(&node.description.os, &self.value),
-            Key::PlatformArch => same(&node.description.arch, &self.value),
-            Key::NodeLabel(name) => same(label(&node.spec.labels, name), &self.value),
-            Key::EngineLabel(name) => same(label(&node.description.labels, name), &self.value),
+        let is = |wanted: &String| self.key.equals(node, wanted);
+        let ordered = |wanted: &str, good: fn(Ordering) -> bool| {
+            order::compare(&self.key.value(node), wanted).is_some_and(good)
         };
-        equal == (self.operator == Operator::Equal)
+        match &self.rule {
+            Rule::Equal(wanted) => is(wanted),
+            Rule::NotEqual(wanted) => !is(wanted),
+            Rule::Less(wanted) => ordered(wanted, Ordering::is_lt),
+            Rule::AtMost(wanted) => ordered(wanted, Ordering::is_le),
+            Rule::Greater(wanted) => ordered(wanted, Ordering::is_gt),
+            Rule::AtLeast(wanted) => ordered(wanted, Ordering::is_ge),
+            Rule::In(wanted) => wanted.iter().any(is),
+            Rule::NotIn(wanted) => !wanted.iter().any(is),
+            Rule::Exists => self.key.exists(node),
+            Rule::NotExists => !self.key.exists(node),
+        }
     }
 }
 
-fn same(left: &str, right: &str) -> bool {
-    left.eq_ignore_ascii_case(right)
+impl Rule {
+    /// What the user wrote to compare with.
+    pub fn values(&self) -> &[String] {
+        match self {
+            Rule::Equal(value)
+            | Rule::NotEqual(value)
+            | Rule::Less(value)
+            | Rule::AtMost(value)
+            | Rule::Greater(value)
+            | Rule::AtLeast(value) => std::slice::from_ref(value),
+            Rule::In(values) | Rule::NotIn(values) => values,
+            Rule::Exists | Rule::NotExists => &[],
+        }
+    }
 }
 
-fn label<'a>(labels: &'a std::collections::BTreeMap<String, String>, name: &str) -> &'a str {
+impl Key {
+    /// What a node has under the key; empty when it lacks the label.
+    pub fn value<'a>(&self, node: &'a Node) -> Cow<'a, str> {
+        let text = match self {
+            Key::NodeId => return Cow::Owned(node.id.to_string()),
+            Key::NodeHostname => &node.name,
+            Key::NodeIp => &node.description.address,
+            Key::NodeRole => "worker",
+            Key::PlatformOs => &node.description.os,
+            Key::PlatformArch => &node.description.arch,
+            Key::NodeLabel(name) => label(&node.spec.labels, name),
+            Key::EngineLabel(name) => label(&node.description.labels, name),
+        };
+        Cow::Borrowed(text)
+    }
+
+    fn equals(&self, node: &Node, wanted: &str) -> bool {
+        match self {
+            Key::NodeIp => ip_matches(&node.description.address, wanted),
+            _ => self.value(node).eq_ignore_ascii_case(wanted),
+        }
+    }
+
+    fn exists(&self, node: &Node) -> bool {
+        match self {
+            Key::NodeLabel(name) => node.spec.labels.contains_key(name),
+            Key::EngineLabel(name) => node.description.labels.contains_key(name),
+            _ => !self.value(node).is_empty(),
+        }
+    }
+}
+
+fn label<'a>(labels: &'a BTreeMap<String, String>, name: &str) -> &'a str {
     labels.get(name).map_or("", String::as_str)
 }
 
@@ -170,33 +153,4 @@ fn ip_matches(address: &str, wanted: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn swarm_strings_parse_and_print_back() {
-        for text in ["node.labels.rack==a", "node.hostname!=worker-1", "node.role==worker"] {
-            let parsed: Constraint = text.parse().expect("parses");
-            assert_eq!(parsed.to_string(), text);
-        }
-        let spaced: Constraint = "node.labels.rack == a".parse().expect("parses");
-        assert_eq!(spaced.to_string(), "node.labels.rack==a");
-    }
-
-    #[test]
-    fn errors_name_the_mend() {
-        let error = |t: &str| t.parse::<Constraint>().expect_err("refused").to_string();
-        assert!(error("node.role").contains("no operator"));
-        assert!(error("node.role==").contains("no value"));
-        assert!(error("rack==a").contains("node.labels.NAME"));
-    }
-
-    #[test]
-    fn addresses_match_blocks() {
-        assert!(ip_matches("10.1.2.3", "10.1.0.0/16"));
-        assert!(!ip_matches("10.2.2.3", "10.1.0.0/16"));
-        assert!(ip_matches("10.2.2.3", "0.0.0.0/0"));
-        assert!(ip_matches("10.2.2.3", "10.2.2.3"));
-        assert!(!ip_matches("", "10.2.2.3"));
-    }
-}
+mod tests;

@@ -14,6 +14,7 @@ pub mod cluster;
 pub mod command;
 pub mod constraint;
 pub mod endpoint;
+pub mod fit;
 pub mod id;
 pub mod node;
 pub mod service;

@@ -9,6 +9,7 @@ use imbl::{OrdMap, OrdSet};
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::Cluster;
+use crate::fit::leaving;
 use crate::id::{NodeId, ServiceId, TaskId};
 use crate::node::Node;
 use crate::service::Service;
@@ -47,6 +48,35 @@ pub(crate) struct Tables {
 pub struct Usage {
     pub reserved: Resources,
     pub tasks: u32,
+    /// The part of `reserved` and `tasks` whose tasks are being stopped.
+    pub leaving: Resources,
+    pub leaving_tasks: u32,
+}
+
+impl Usage {
+    fn add(&mut self, held: Resources, leaving: bool) {
+        self.tasks += 1;
+        self.reserved.cpu_nanos += held.cpu_nanos;
+        self.reserved.memory_bytes += held.memory_bytes;
+        if leaving {
+            self.leaving_tasks += 1;
+            self.leaving.cpu_nanos += held.cpu_nanos;
+            self.leaving.memory_bytes += held.memory_bytes;
+        }
+    }
+
+    fn subtract(&mut self, held: Resources, leaving: bool) {
+        let less = |from: &mut Resources| {
+            from.cpu_nanos = from.cpu_nanos.saturating_sub(held.cpu_nanos);
+            from.memory_bytes = from.memory_bytes.saturating_sub(held.memory_bytes);
+        };
+        self.tasks = self.tasks.saturating_sub(1);
+        less(&mut self.reserved);
+        if leaving {
+            self.leaving_tasks = self.leaving_tasks.saturating_sub(1);
+            less(&mut self.leaving);
+        }
+    }
 }
 
 impl From<Tables> for State {
@@ -217,10 +247,7 @@ impl State {
         }
         if let Some(node) = task.node.filter(|_| task.holds_resources()) {
             let held = self.reservation(&task);
-            let usage = self.usage.entry(node).or_default();
-            usage.tasks += 1;
-            usage.reserved.cpu_nanos += held.cpu_nanos;
-            usage.reserved.memory_bytes += held.memory_bytes;
+            self.usage.entry(node).or_default().add(held, leaving(&task));
         }
         self.tables.tasks.insert(task.id, task);
     }
@@ -239,10 +266,7 @@ impl State {
         if old.holds_resources() {
             let held = self.reservation(&old);
             if let Some(usage) = self.usage.get_mut(&node) {
-                usage.tasks = usage.tasks.saturating_sub(1);
-                let reserved = &mut usage.reserved;
-                reserved.cpu_nanos = reserved.cpu_nanos.saturating_sub(held.cpu_nanos);
-                reserved.memory_bytes = reserved.memory_bytes.saturating_sub(held.memory_bytes);
+                usage.subtract(held, leaving(&old));
                 // Nothing held is not remembered, or two equal states would differ.
                 if *usage == Usage::default() {
                     self.usage.remove(&node);
@@ -259,11 +283,4 @@ impl State {
             .map(|spec| spec.reservations)
             .unwrap_or_default()
     }
-}
-
-/// Whether a node has room for a reservation beside what its unfinished tasks hold. The one rule
-/// of both the scheduler and `apply`.
-pub fn fits(capacity: Resources, used: Resources, wanted: Resources) -> bool {
-    used.cpu_nanos.saturating_add(wanted.cpu_nanos) <= capacity.cpu_nanos
-        && used.memory_bytes.saturating_add(wanted.memory_bytes) <= capacity.memory_bytes
 }

@@ -9,6 +9,7 @@
 //! What never lives here: clocks, randomness, I/O, async, logging, memory between passes. A new
 //! leader that plans from the same state comes to the same decisions.
 
+mod budget;
 mod drain;
 mod ids;
 pub mod liveness;

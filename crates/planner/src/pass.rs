@@ -6,7 +6,6 @@
 
 use std::collections::BTreeSet;
 
-use cluster_model::command::WRITTEN_BY_THIS_PLAN;
 use cluster_model::{Change, Command, Reply, ServiceId, State};
 
 use crate::slots::{Slots, Steps, View};
@@ -22,9 +21,6 @@ const SLOTS_OF_SERVICE_MAX: usize = 2_500;
 const PLACEMENTS_MAX: usize = 10_000;
 /// Rounds until a pass gives the rest to the next one.
 const ROUNDS_MAX: usize = 8;
-/// Stamps speculative writes, so that a rollout written twice in a pass is known as such.
-const SPECULATIVE_INDEX: u64 = WRITTEN_BY_THIS_PLAN;
-
 type StageFn = fn(&View<'_>, &mut Steps);
 
 /// In this order: what is given up for lost; which slots there are; which revision they run, so that a
@@ -57,7 +53,7 @@ pub fn plan(view: &State, scope: Scope<'_>, now_ms: u64, ids: &mut Ids) -> Plan 
         for service in services {
             pass.reconcile(service, ids);
         }
-        pass.schedule();
+        pass.schedule(ids);
         services = std::mem::take(&mut pass.dirty).into_iter().collect();
         if services.is_empty() || pass.slots_left == 0 {
             break;
@@ -139,19 +135,26 @@ impl Pass {
         true
     }
 
-    fn schedule(&mut self) {
-        let state = self.state.clone();
-        let placed = schedule::plan(&state, self.now_ms, self.placements_left);
-        self.placements_left -= placed.changes.len();
+    fn schedule(&mut self, ids: &mut Ids) {
+        let placed = schedule::plan(&mut self.state, self.now_ms, self.placements_left, ids);
+        self.placements_left = self.placements_left.saturating_sub(placed.changes.len());
         self.bounded |= placed.bounded;
         self.plan.notes.retain(|note| !matches!(note, Note::Unplaced { .. }));
         self.plan.notes.extend(placed.notes);
         for change in &placed.changes {
-            if let Change::Assign { task, .. } | Change::Explain { task, .. } = change {
-                self.dirty.extend(state.task(*task).map(|task| task.service));
+            match change {
+                Change::Assign { task, .. }
+                | Change::Explain { task, .. }
+                | Change::SetDesired { task, .. } => {
+                    self.dirty.extend(self.state.task(*task).map(|task| task.service));
+                }
+                Change::CreateTasks { service, .. } => {
+                    self.dirty.insert(*service);
+                }
+                _ => {}
             }
         }
-        self.take(placed.changes);
+        self.plan.changes.extend(placed.changes);
     }
 
     fn take(&mut self, changes: Vec<Change>) {
@@ -159,7 +162,7 @@ impl Pass {
             return;
         }
         let command = Command::Plan { at_ms: self.now_ms, changes };
-        let outcome = cluster_model::apply(&mut self.state, SPECULATIVE_INDEX, &command);
+        let outcome = cluster_model::apply(&mut self.state, schedule::SPECULATIVE_INDEX, &command);
         if let Ok(Reply::Counted { refused: count @ 1.., .. }) = outcome.reply {
             self.plan.notes.push(Note::Refused { count });
         }

@@ -1,26 +1,45 @@
 //! The scheduler: nodes for tasks that have none, group by group of identical tasks.
 //!
-//! A group is filtered once against all nodes, then each task takes the best of a heap in which
-//! only the taken node's score changes: nodes + tasks x log nodes. The rules of fit are `apply`'s
-//! own; a placement may still be refused when the state has moved on.
+//! Groups come by priority. A group is filtered once against all nodes, then each task takes the
+//! best node in which only the taken one's score changes: nodes + tasks x log nodes. What is
+//! placed is written to the pass's state at once, so later groups see it. The rules of fit are
+//! `apply`'s own; a placement may still be refused when the state has moved on.
+//!
+//! A task that finds no room first waits for room that is about to be free anyway (`claim`), then
+//! takes it from tasks of lower priority (`preempt`), else says why it waits (`words`).
 
-mod explain;
-mod filter;
-mod pick;
-mod score;
+mod candidate;
+mod claim;
+mod history;
+mod preempt;
+mod rank;
+mod spread;
+mod words;
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use cluster_model::{Change, ServiceId, State, Task, TaskSpec};
+use cluster_model::command::WRITTEN_BY_THIS_PLAN;
+use cluster_model::fit::{self, Seeker, Supposed};
+use cluster_model::{Change, Command, Reply, ServiceId, State, Task, TaskSpec};
 
-use crate::Note;
-use crate::restart;
+use crate::budget::Budgets;
+use crate::{Ids, Note, restart};
 
-use filter::Candidate;
+use candidate::Candidate;
+use history::Shunned;
+use preempt::Preemption;
+use rank::{Ranking, place_of};
+use spread::Verdict;
 
-/// What one run of the scheduler proposes.
+pub(crate) use words::Tally;
+
+/// Stamps speculative writes; never leaves the pass.
+pub(crate) const SPECULATIVE_INDEX: u64 = WRITTEN_BY_THIS_PLAN;
+
+/// What one run of the scheduler proposes. It is written to the state already.
+#[derive(Default)]
 pub(crate) struct Placed {
     pub changes: Vec<Change>,
     pub notes: Vec<Note>,
@@ -32,33 +51,51 @@ pub(crate) struct Placed {
 struct Group<'a> {
     service: ServiceId,
     revision: u32,
+    priority: u8,
     spec: &'a TaskSpec,
     tasks: Vec<&'a Task>,
 }
 
-pub(crate) fn plan(state: &State, now_ms: u64, room: usize) -> Placed {
-    let mut placed = Placed { changes: Vec::new(), notes: Vec::new(), bounded: false };
-    let (held, groups) = groups(state, now_ms);
+impl<'a> Group<'a> {
+    fn seeker(&self, task: &'a Task) -> Seeker<'a> {
+        Seeker { service: self.service, spec: self.spec, task }
+    }
+}
+
+pub(crate) fn plan(state: &mut State, now_ms: u64, room: usize, ids: &mut Ids) -> Placed {
+    let view = state.clone();
+    let (held, groups) = groups(&view, now_ms);
+    if held.is_empty() && groups.is_empty() {
+        return Placed::default();
+    }
+    let mut placer = Placer {
+        view: &view,
+        nodes: view.nodes().map(|node| Candidate::new(node, view.usage(node.id))).collect(),
+        state,
+        now_ms,
+        room,
+        ids,
+        budgets: Budgets::default(),
+        victims_left: preempt::VICTIMS_MAX,
+        placed: Placed::default(),
+    };
+    let mut messages = Vec::new();
     for task in held {
-        explain(task, &explain::HELD.into(), room, &mut placed);
+        placer.explain(task, &words::HELD.into(), &mut messages);
     }
-    if groups.is_empty() {
-        return placed;
-    }
-    let mut nodes: Vec<Candidate<'_>> =
-        state.nodes().map(|node| Candidate::new(node, state.usage(node.id))).collect();
+    placer.commit(messages);
     for group in &groups {
-        place(state, group, &mut nodes, now_ms, room, &mut placed);
-        if placed.bounded {
+        placer.place(group);
+        if placer.placed.bounded {
             break;
         }
     }
-    placed
+    placer.placed
 }
 
-/// Tasks that are not to be placed yet, and the others in groups: the service that waits longest
-/// first, so that one that keeps asking cannot starve it, and its newest revision first, so that
-/// failing tasks of an old one do not take the room of what replaces them.
+/// Tasks that are not to be placed yet, and the others in groups: the highest priority first, then
+/// the service that waits longest, so that one that keeps asking cannot starve it, and its newest
+/// revision first, so that failing tasks of an old one do not take the room of what replaces them.
 fn groups(state: &State, now_ms: u64) -> (Vec<&Task>, Vec<Group<'_>>) {
     let mut held = Vec::new();
     let mut oldest: BTreeMap<ServiceId, u64> = BTreeMap::new();
@@ -75,57 +112,210 @@ fn groups(state: &State, now_ms: u64) -> (Vec<&Task>, Vec<Group<'_>>) {
     let mut groups: Vec<Group<'_>> = groups
         .into_iter()
         .filter_map(|((service, revision), mut tasks)| {
-            let spec = state.service(service)?.rules_of(revision)?;
+            let owner = state.service(service)?;
+            let spec = owner.rules_of(revision)?;
             tasks.sort_unstable_by_key(|task| (task.slot, task.id));
-            Some(Group { service, revision, spec, tasks })
+            Some(Group { service, revision, priority: owner.spec.priority, spec, tasks })
         })
         .collect();
     groups.sort_unstable_by_key(|group| {
-        (oldest.get(&group.service).copied(), group.service, Reverse(group.revision))
+        let oldest = oldest.get(&group.service).copied();
+        (Reverse(group.priority), oldest, group.service, Reverse(group.revision))
     });
     (held, groups)
 }
 
-fn place(
-    state: &State,
-    group: &Group<'_>,
-    nodes: &mut [Candidate<'_>],
-    now_ms: u64,
-    room: usize,
-    placed: &mut Placed,
-) {
-    let mut ranking = score::Ranking::of(state, group.service, group.spec, nodes);
-    let mut waiting = Vec::new();
-    for task in &group.tasks {
-        if placed.changes.len() >= room {
-            placed.bounded = true;
-            return;
-        }
-        let shunned = pick::shunned(state, task, now_ms);
-        match pick::node(&mut ranking, nodes, group.spec, &shunned) {
-            Some(node) => placed.changes.push(Change::Assign { task: task.id, node }),
-            None => waiting.push(*task),
-        }
-    }
-    if waiting.is_empty() {
-        return;
-    }
-    let why: Arc<str> = explain::nowhere(group.spec, nodes).into();
-    let (service, tasks) = (group.service, waiting.len());
-    placed.notes.push(Note::Unplaced { service, tasks, why: why.clone() });
-    for task in waiting {
-        explain(task, &why, room, placed);
-    }
+/// No node can take the task, not even when all that is being stopped has ended.
+pub(crate) fn is_hopeless(state: &State, task: &Task) -> bool {
+    let spec = state.service(task.service).and_then(|service| service.rules_of(task.revision));
+    let Some(spec) = spec else { return true };
+    let seeker = Seeker { service: task.service, spec, task };
+    !state.nodes().any(|node| fit::obstacle(state, node, seeker, Supposed::STOPPED).is_none())
 }
 
-/// Only what the task does not already say is written.
-fn explain(task: &Task, why: &Arc<str>, room: usize, placed: &mut Placed) {
-    if task.status.message.as_ref() == Some(why) {
-        return;
+/// One run over all groups.
+struct Placer<'a> {
+    /// As it was at the start: nodes, services and waiting tasks do not change meanwhile.
+    view: &'a State,
+    state: &'a mut State,
+    now_ms: u64,
+    /// Changes allowed.
+    room: usize,
+    ids: &'a mut Ids,
+    nodes: Vec<Candidate<'a>>,
+    budgets: Budgets,
+    victims_left: usize,
+    placed: Placed,
+}
+
+impl<'a> Placer<'a> {
+    fn place(&mut self, group: &Group<'a>) {
+        let mut ranking = None;
+        let mut batch = Vec::new();
+        let mut waiting = Vec::new();
+        let one_by_one = fit::has_extras(group.spec);
+        for task in &group.tasks {
+            if self.is_full(&batch) {
+                self.placed.bounded = true;
+                self.commit(batch);
+                return;
+            }
+            let place = if task.target.is_some() {
+                self.targeted(group, task)
+            } else {
+                let ranking = ranking.get_or_insert_with(|| {
+                    Ranking::of(self.state, group, &self.nodes, self.now_ms)
+                });
+                self.best(group, task, ranking)
+            };
+            let Some(place) = place else {
+                waiting.push(*task);
+                continue;
+            };
+            batch.push(Change::Assign { task: task.id, node: self.nodes[place].node.id });
+            // What is beside CPU and memory is read from the state.
+            if one_by_one {
+                self.commit(std::mem::take(&mut batch));
+            }
+        }
+        self.commit(batch);
+        self.wait(group, &waiting);
     }
-    if placed.changes.len() >= room {
-        placed.bounded = true;
-        return;
+
+    /// The only node that will do.
+    fn targeted(&mut self, group: &Group<'a>, task: &'a Task) -> Option<usize> {
+        let place = place_of(&self.nodes, task.target?)?;
+        let candidate = &mut self.nodes[place];
+        if candidate.obstacle(self.state, group.seeker(task)).is_some() {
+            return None;
+        }
+        candidate.take(group.spec);
+        Some(place)
     }
-    placed.changes.push(Change::Explain { task: task.id, message: why.clone() });
+
+    /// The best of the nodes. Where this slot could not start, or the service keeps failing, is
+    /// tried when nothing else is left.
+    fn best(
+        &mut self,
+        group: &Group<'a>,
+        task: &'a Task,
+        ranking: &mut Ranking<'a>,
+    ) -> Option<usize> {
+        let shunned = history::shunned(self.state, task, self.now_ms);
+        let own = self.own_places(group, task);
+        for place in &own {
+            ranking.restore(*place, &self.nodes[*place]);
+        }
+        let failing = std::mem::take(&mut ranking.failing);
+        let (state, nodes) = (&*self.state, &self.nodes);
+        let ask = |place: usize, last: bool, Shunned { rejected, failed }: &Shunned| {
+            let node = nodes[place].node.id;
+            if !last && (rejected.contains(&node) || failing.contains(&node)) {
+                return Verdict::Pass;
+            }
+            match nodes[place].extras(state, group.seeker(task)) {
+                Some(_) if own.contains(&place) => Verdict::Pass,
+                Some(_) => Verdict::Drop,
+                None if failed.contains(&node) => Verdict::Reluctantly,
+                None => Verdict::Take,
+            }
+        };
+        let mut found = ranking.find(&mut |place| ask(place, false, &shunned));
+        if found.is_none() && !(shunned.rejected.is_empty() && failing.is_empty()) {
+            found = ranking.find(&mut |place| ask(place, true, &shunned));
+        }
+        ranking.failing = failing;
+        let place = found?.place();
+        self.nodes[place].take(group.spec);
+        ranking.placed(place, &self.nodes[place]);
+        Some(place)
+    }
+
+    /// Nodes on which something of the task's own slot is alive: with a bound of tasks per node
+    /// these may be right for it and wrong for its siblings.
+    fn own_places(&self, group: &Group<'a>, task: &Task) -> Vec<usize> {
+        if group.spec.placement.max_per_node == 0 {
+            return Vec::new();
+        }
+        self.state
+            .tasks_of_slot(task.service, task.slot)
+            .filter(|other| other.holds_resources())
+            .filter_map(|other| place_of(&self.nodes, other.node?))
+            .collect()
+    }
+
+    /// What becomes of a group's tasks that found no node.
+    fn wait(&mut self, group: &Group<'a>, waiting: &[&'a Task]) {
+        let mut messages = Vec::new();
+        let mut why: Option<Arc<str>> = None;
+        let mut preemption = None;
+        let mut hopeless = false;
+        let mut unplaced = 0;
+        for task in waiting {
+            // What does not help one does not help its equals.
+            let alike = task.target.is_none() && group.spec.placement.max_per_node == 0;
+            let promised = if hopeless && alike {
+                None
+            } else {
+                let claimed = self.claim(group, task);
+                claimed.or_else(|| {
+                    let preemption = preemption.get_or_insert_with(|| Preemption::new(self, group));
+                    self.preempt(group, task, preemption)
+                })
+            };
+            if self.placed.bounded {
+                break;
+            }
+            if let Some(message) = promised {
+                // Room was promised: what the others lack may be something else now.
+                why = None;
+                self.explain(task, &message.into(), &mut messages);
+                continue;
+            }
+            hopeless |= alike;
+            unplaced += 1;
+            let message = match &why {
+                Some(why) if task.target.is_none() => why.clone(),
+                _ => words::nowhere(self.state, group.seeker(task), &self.nodes).into(),
+            };
+            self.explain(task, &message, &mut messages);
+            why = Some(message);
+        }
+        self.commit(messages);
+        if let Some(why) = why.filter(|_| unplaced > 0) {
+            let service = group.service;
+            self.placed.notes.push(Note::Unplaced { service, tasks: unplaced, why });
+        }
+    }
+
+    /// Only what the task does not already say is written.
+    fn explain(&mut self, task: &Task, why: &Arc<str>, messages: &mut Vec<Change>) {
+        if task.status.message.as_ref() == Some(why) {
+            return;
+        }
+        if self.is_full(messages) {
+            self.placed.bounded = true;
+            return;
+        }
+        messages.push(Change::Explain { task: task.id, message: why.clone() });
+    }
+
+    fn is_full(&self, uncommitted: &[Change]) -> bool {
+        self.placed.changes.len() + uncommitted.len() >= self.room
+    }
+
+    /// Writes changes to the pass's state.
+    fn commit(&mut self, changes: Vec<Change>) {
+        if changes.is_empty() {
+            return;
+        }
+        let command = Command::Plan { at_ms: self.now_ms, changes };
+        let outcome = cluster_model::apply(self.state, SPECULATIVE_INDEX, &command);
+        if let Ok(Reply::Counted { refused: count @ 1.., .. }) = outcome.reply {
+            self.placed.notes.push(Note::Refused { count });
+        }
+        if let Command::Plan { changes, .. } = command {
+            self.placed.changes.extend(changes);
+        }
+    }
 }

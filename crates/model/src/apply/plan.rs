@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use super::{Step, count};
 use crate::command::{Change, NewTask, Reply};
+use crate::fit::{Seeker, fits};
 use crate::id::{NodeId, ServiceId, TaskId};
 use crate::node::NodeState;
-use crate::state::fits;
 use crate::task::{Desired, Observed, Reason, Task, TaskStatus};
 
 impl Step<'_> {
@@ -131,18 +131,14 @@ impl Step<'_> {
         let Some(task) = self.state.task(id) else { return false };
         let spec = self.state.service(task.service).and_then(|s| s.rules_of(task.revision));
         let (Some(spec), Some(target)) = (spec, self.state.node(node)) else { return false };
-        let used = self.state.usage(node).reserved;
-        let good = task.node.is_none()
-            && task.fills_slot()
-            && target.accepts_tasks()
-            && task.target.is_none_or(|target| target == node)
-            && spec.placement.constraints.iter().all(|constraint| constraint.holds(target))
-            && fits(target.description.capacity, used, spec.reservations);
-        if !good {
+        if task.node.is_some() || !task.fills_slot() {
             return false;
         }
+        let seeker = Seeker { service: task.service, spec, task };
+        let Ok(generic) = fits(self.state, target, seeker) else { return false };
         let mut task = task.clone();
         task.node = Some(node);
+        task.generic = generic;
         task.status.state = Observed::Assigned;
         task.status.at_ms = at_ms;
         task.status.message = None;

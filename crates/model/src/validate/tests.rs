@@ -1,7 +1,7 @@
 //! Every limit refuses with the field's path, and the value at the limit passes.
 
 use super::*;
-use crate::constraint::{Constraint, Key};
+use crate::constraint::{Constraint, Key, Rule};
 use crate::spec::rollout::PPM;
 use crate::spec::{
     Affinity, AffinityTarget, Amount, Check, ContainerSpec, FailureAction, HostPort, Mode, Mount,
@@ -43,7 +43,8 @@ fn affinity(weight: i8) -> Affinity {
 }
 
 fn constraint(length: usize) -> Constraint {
-    format!("node.labels.a=={}", "x".repeat(length - "node.labels.a==".len())).parse().unwrap()
+    let value = "x".repeat(length - "node.labels.a==".len());
+    Constraint { key: Key::NodeLabel("a".into()), rule: Rule::Equal(value) }
 }
 
 fn tmpfs(target: &str) -> Mount {

@@ -144,6 +144,7 @@ fn command() -> impl Strategy<Value = Command> {
             id,
             description: Box::new(NodeDescription {
                 address: format!("10.0.0.{boot}"),
+                healthy: true,
                 boot,
                 capacity: Resources { cpu_nanos: 0, memory_bytes: 5 << 22 },
                 ..NodeDescription::default()

@@ -6,10 +6,10 @@
 
 use std::collections::BTreeSet;
 
+use cluster_model::fit::{Seeker, fits};
 use cluster_model::spec::{
     Amount, FailureAction, Mode, Order, RestartCondition, RestartPolicy, ServiceSpec, UpdatePolicy,
 };
-use cluster_model::state::fits;
 use cluster_model::{
     Availability, Change, Command, Desired, NodeId, Observed, Reason, RolloutState, Service,
     ServiceId, State, Steer, Task, TaskId,
@@ -108,7 +108,8 @@ impl Shape {
             FailureAction::Rollback => FailureAction::Pause,
             other => other,
         };
-        spec.rollback = UpdatePolicy { canary: 0, failure_action, ..self.update };
+        spec.rollback =
+            UpdatePolicy { canary: 0, auto_promote: false, failure_action, ..self.update };
         spec.task.placement.constraints.clear();
         if self.rack {
             spec.task.placement.constraints.push("node.labels.rack==a".parse().expect("parses"));
@@ -434,12 +435,8 @@ fn check_slot_rests(world: &World, service: &Service, slot: u32) -> bool {
 fn placeable(world: &World, task: &Task) -> bool {
     let service = world.state.service(task.service).expect("known");
     let spec = service.rules_of(task.revision).expect("kept");
-    world.state.nodes().any(|node| {
-        let used = world.state.usage(node.id).reserved;
-        node.accepts_tasks()
-            && spec.placement.constraints.iter().all(|constraint| constraint.holds(node))
-            && fits(node.description.capacity, used, spec.reservations)
-    })
+    let seeker = Seeker { service: service.id, spec, task };
+    world.state.nodes().any(|node| fits(&world.state, node, seeker).is_ok())
 }
 
 fn check_replay(world: &World) {
