@@ -8,7 +8,7 @@
 use cluster_model::task::Moved;
 use cluster_model::{Availability, Desired, NewTask, Reason, Task};
 
-use crate::slots::{Steps, View, up};
+use crate::slots::{Steps, View};
 
 pub(crate) fn plan(view: &View<'_>, steps: &mut Steps) {
     let holders: Vec<&Task> = view.slots.iter().filter_map(|slot| slot.holder()).collect();
@@ -19,11 +19,12 @@ pub(crate) fn plan(view: &View<'_>, steps: &mut Steps) {
     }
     let nowhere = holders.iter().any(|task| moving(task) && explained(task));
     let mut one_moves = holders.iter().any(|task| {
-        !up(task) && (moving(task) || task.reason == Reason::Update) && !explained(task)
+        !view.up(task) && (moving(task) || task.reason == Reason::Update) && !explained(task)
     });
-    let (running, idle): (Vec<_>, Vec<_>) = leaving.into_iter().partition(|(task, _)| up(task));
+    let (running, idle): (Vec<_>, Vec<_>) =
+        leaving.into_iter().partition(|(task, _)| view.up(task));
     for (task, why) in idle.into_iter().chain(running) {
-        if up(task) && one_moves && !nowhere {
+        if view.up(task) && one_moves && !nowhere {
             return;
         }
         if !steps.take_room() {

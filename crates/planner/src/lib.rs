@@ -9,8 +9,12 @@
 //! What never lives here: clocks, randomness, I/O, async, logging, memory between passes. A new
 //! leader that plans from the same state comes to the same decisions.
 
+pub mod cron;
 mod drain;
+pub mod forecast;
+mod global;
 mod ids;
+mod job;
 pub mod liveness;
 mod lost;
 mod pass;
@@ -20,6 +24,7 @@ mod restart;
 mod rollout;
 mod schedule;
 mod slots;
+pub mod storm;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -61,6 +66,8 @@ pub enum Note {
     Refused { count: u32 },
     /// Tasks of one service for which no node was found.
     Unplaced { service: ServiceId, tasks: usize, why: Arc<str> },
+    /// A scheduled service whose schedule is not understood launches nothing.
+    NoSchedule { service: ServiceId, why: Arc<str> },
     /// An update waits until the replacement in this slot runs.
     RolloutWaits { service: ServiceId, slot: u32 },
 }
@@ -72,6 +79,9 @@ impl fmt::Display for Note {
             Note::Refused { count } => write!(f, "{count} steps contradict the state"),
             Note::Unplaced { service, tasks, why } => {
                 write!(f, "{tasks} tasks of service {service} wait: {why}")
+            }
+            Note::NoSchedule { service, why } => {
+                write!(f, "service {service} launches nothing: {why}")
             }
             Note::RolloutWaits { service, slot } => {
                 write!(f, "update of service {service} waits for slot {slot} to run")

@@ -4,6 +4,7 @@
 
 use cluster_model::{Desired, Task};
 
+use crate::global;
 use crate::slots::{Slot, Steps, View, age};
 
 /// Tasks kept per slot, the present one included.
@@ -12,11 +13,13 @@ const KEPT: usize = 5;
 pub(crate) fn plan(view: &View<'_>, steps: &mut Steps) {
     let revision = view.service.revision;
     for slot in view.slots.iter() {
-        let kept = if slot.occupied(revision) { KEPT } else { 0 };
+        let done = view.done(&slot).is_some();
+        let stays = slot.occupied(revision) || done || global::owned(view, &slot);
+        let kept = if stays { KEPT } else { 0 };
         if slot.tasks().count() <= kept {
             continue;
         }
-        for task in surplus(&slot, revision, kept) {
+        for task in surplus(view, &slot, kept) {
             if !steps.take_room() {
                 return;
             }
@@ -26,11 +29,15 @@ pub(crate) fn plan(view: &View<'_>, steps: &mut Steps) {
 }
 
 /// The oldest tasks beyond what is kept. What still decides something stays: tasks that are not
-/// over or not dealt with, and the one that says the slot is spent.
-fn surplus<'a>(slot: &Slot<'a>, revision: u32, kept: usize) -> Vec<&'a Task> {
-    let spent = slot.exhausted(revision).map(|task| task.id);
+/// over or not dealt with, and the one that says the slot is spent or done.
+fn surplus<'a>(view: &View<'a>, slot: &Slot<'a>, kept: usize) -> Vec<&'a Task> {
+    let spent = slot.exhausted(view.service.revision).map(|task| task.id);
+    let done = view.done(slot).map(|task| task.id);
     let (mut history, live): (Vec<&Task>, Vec<&Task>) = slot.tasks().partition(|task| {
-        task.status.state.is_terminal() && task.desired > Desired::Running && Some(task.id) != spent
+        task.status.state.is_terminal()
+            && task.desired > Desired::Running
+            && Some(task.id) != spent
+            && Some(task.id) != done
     });
     history.sort_unstable_by_key(|task| age(task));
     let surplus = history.len().saturating_sub(kept.saturating_sub(live.len()));

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use cluster_model::spec::Mode;
 use cluster_model::{Desired, NewTask, NodeId, Reason};
 
-use crate::slots::{Slot, Steps, View, up};
+use crate::slots::{Slot, Steps, View};
 
 pub(crate) fn plan(view: &View<'_>, steps: &mut Steps) {
     let revision = view.service.revision;
@@ -19,7 +19,7 @@ pub(crate) fn plan(view: &View<'_>, steps: &mut Steps) {
     if occupied.len() < wanted {
         grow(view, &occupied, wanted, steps);
     } else if occupied.len() > wanted {
-        shrink(&occupied, wanted, steps);
+        shrink(view, &occupied, wanted, steps);
     }
 }
 
@@ -52,14 +52,14 @@ fn grow(view: &View<'_>, occupied: &[Slot<'_>], wanted: usize, steps: &mut Steps
 
 /// Lets go first of what does not run, then of the node that has most of this service, then of
 /// the highest slot.
-fn shrink(occupied: &[Slot<'_>], wanted: usize, steps: &mut Steps) {
+fn shrink(view: &View<'_>, occupied: &[Slot<'_>], wanted: usize, steps: &mut Steps) {
     let mut copies: BTreeMap<NodeId, u32> = BTreeMap::new();
     let mut order: Vec<(u8, u32, u32, usize)> = Vec::with_capacity(occupied.len());
     for (place, slot) in occupied.iter().enumerate() {
         let standing = match slot.holder() {
             None => 0,
             Some(task) if task.node.is_none() => 1,
-            Some(task) if !up(task) => 2,
+            Some(task) if !view.up(task) => 2,
             Some(_) => 3,
         };
         // The n-th copy on its node: taking the largest first levels the nodes.

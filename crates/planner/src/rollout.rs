@@ -9,7 +9,8 @@
 use cluster_model::{Desired, NewTask, Observed, Reason, Task};
 
 use crate::Note;
-use crate::slots::{Slot, Steps, View, up};
+use crate::global;
+use crate::slots::{Slot, Steps, View};
 
 /// How long a replacement must have run before it counts.
 const SETTLED_MS: u64 = 1_000;
@@ -18,7 +19,9 @@ const SETTLED_AFTER_FAILURE_MS: u64 = 10_000;
 
 pub(crate) fn plan(view: &View<'_>, steps: &mut Steps) {
     let current = view.service.revision;
-    let is_old = |slot: &Slot<'_>| slot.lead().is_some_and(|lead| lead.revision != current);
+    let is_old = |slot: &Slot<'_>| {
+        slot.lead().is_some_and(|lead| lead.revision != current) && !global::frozen(view, slot)
+    };
     if !view.slots.iter().any(|slot| is_old(&slot)) {
         return;
     }
@@ -30,7 +33,7 @@ pub(crate) fn plan(view: &View<'_>, steps: &mut Steps) {
             replace(view, &slot, lead, Reason::ScaleUp, steps);
         }
     }
-    if let Some(slot) = view.slots.iter().find(|slot| comes_up(slot, current)) {
+    if let Some(slot) = view.slots.iter().find(|slot| comes_up(view, slot, current)) {
         steps.note(Note::RolloutWaits { service: view.service.id, slot: slot.number() });
         return;
     }
@@ -45,7 +48,7 @@ pub(crate) fn plan(view: &View<'_>, steps: &mut Steps) {
         .iter()
         .filter(is_old)
         .filter_map(|slot| Some((slot.lead().filter(|lead| !never_placed(lead))?, slot)))
-        .min_by_key(|(lead, slot)| (up(lead), slot.number()));
+        .min_by_key(|(lead, slot)| (view.up(lead), slot.number()));
     if let Some((lead, slot)) = next
         && steps.take_room()
     {
@@ -60,9 +63,9 @@ fn never_placed(task: &Task) -> bool {
 }
 
 /// The slot has the current revision, but it does not run there (yet, or ever).
-fn comes_up(slot: &Slot<'_>, current: u32) -> bool {
+fn comes_up(view: &View<'_>, slot: &Slot<'_>, current: u32) -> bool {
     match slot.lead() {
-        Some(lead) => lead.revision == current && !up(lead) && !never_placed(lead),
+        Some(lead) => lead.revision == current && !view.up(lead) && !never_placed(lead),
         // A task that was to end by itself and did has come up.
         None => slot.exhausted(current).is_some_and(|last| last.status.state != Observed::Complete),
     }
@@ -71,7 +74,7 @@ fn comes_up(slot: &Slot<'_>, current: u32) -> bool {
 /// When a task of the current revision that runs will have run long enough; none when it has. The
 /// agent's clock says since when: one that is far ahead is not waited for.
 fn settles_at_ms(view: &View<'_>, task: &Task) -> Option<u64> {
-    if task.revision != view.service.revision || !up(task) {
+    if task.revision != view.service.revision || !view.up(task) {
         return None;
     }
     let span = if task.restarts == 0 { SETTLED_MS } else { SETTLED_AFTER_FAILURE_MS };
@@ -83,6 +86,6 @@ fn settles_at_ms(view: &View<'_>, task: &Task) -> Option<u64> {
 fn replace(view: &View<'_>, slot: &Slot<'_>, lead: &Task, reason: Reason, steps: &mut Steps) {
     steps.set(lead, Desired::Shutdown, Reason::Update);
     let desired = if slot.any_alive() { Desired::Ready } else { Desired::Running };
-    let task = NewTask { desired, ..NewTask::new(slot.number(), reason) };
+    let task = NewTask { desired, target: lead.target, ..NewTask::new(slot.number(), reason) };
     steps.create(view.service.revision, task);
 }

@@ -13,7 +13,7 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use cluster_model::{Change, ServiceId, State, Task, TaskSpec};
+use cluster_model::{Change, NodeId, ServiceId, State, Task, TaskSpec};
 
 use crate::Note;
 use crate::restart;
@@ -101,6 +101,10 @@ fn place(
             placed.bounded = true;
             return;
         }
+        if let Some(target) = task.target {
+            settle(task, target, group.spec, nodes, room, placed);
+            continue;
+        }
         let shunned = pick::shunned(state, task, now_ms);
         match pick::node(&mut ranking, nodes, group.spec, &shunned) {
             Some(node) => placed.changes.push(Change::Assign { task: task.id, node }),
@@ -115,6 +119,24 @@ fn place(
     placed.notes.push(Note::Unplaced { service, tasks, why: why.clone() });
     for task in waiting {
         explain(task, &why, room, placed);
+    }
+}
+
+/// A task with a node of its own goes there or waits for it.
+fn settle(
+    task: &Task,
+    target: NodeId,
+    spec: &TaskSpec,
+    nodes: &mut [Candidate<'_>],
+    room: usize,
+    placed: &mut Placed,
+) {
+    let Ok(at) = nodes.binary_search_by_key(&target, |candidate| candidate.node.id) else { return };
+    if filter::obstacle(&nodes[at], spec).is_none() {
+        nodes[at].take(spec);
+        placed.changes.push(Change::Assign { task: task.id, node: target });
+    } else {
+        explain(task, &explain::nowhere(spec, &nodes[at..=at]).into(), room, placed);
     }
 }
 

@@ -5,8 +5,11 @@
 
 use std::collections::BTreeMap;
 
-use cluster_model::{Change, Desired, NewTask, Observed, Reason, Service, ServiceId, State, Task};
+use cluster_model::{
+    Change, Desired, NewTask, Node, NodeState, Observed, Reason, Service, ServiceId, State, Task,
+};
 
+use crate::storm::Storms;
 use crate::{Ids, Note, earlier};
 
 /// What a stage looks at.
@@ -14,7 +17,29 @@ pub(crate) struct View<'a> {
     pub state: &'a State,
     pub service: &'a Service,
     pub slots: &'a Slots<'a>,
+    pub storms: &'a Storms,
     pub now_ms: u64,
+}
+
+impl<'a> View<'a> {
+    /// The node of a task, if it is known to be down.
+    pub fn silent_node(&self, task: &Task) -> Option<&'a Node> {
+        let node = self.state.node(task.node?)?;
+        (node.state == NodeState::Down).then_some(node)
+    }
+
+    /// As [`up`], and its node is heard. What runs on a silent node fills its slot but is no help.
+    pub fn up(&self, task: &Task) -> bool {
+        up(task) && self.silent_node(task).is_none()
+    }
+
+    /// Of jobs: the task that is a slot's completion in the present run.
+    pub fn done(&self, slot: &Slot<'a>) -> Option<&'a Task> {
+        let revision = self.service.revision;
+        slot.tasks()
+            .filter(|_| self.service.spec.mode.is_job())
+            .find(|task| task.status.state == Observed::Complete && task.revision == revision)
+    }
 }
 
 /// The tasks of one service, ordered by slot.
@@ -91,7 +116,8 @@ pub(crate) fn age(task: &Task) -> (u64, u64, u64) {
     (task.created_at_ms, task.version, task.id.0)
 }
 
-fn wanted(task: &Task) -> bool {
+/// The managers still want something of the task, or have not looked at its end yet.
+pub(crate) fn wanted(task: &Task) -> bool {
     matches!(task.desired, Desired::Ready | Desired::Running)
 }
 
@@ -106,6 +132,7 @@ pub(crate) struct Steps {
     bounded: bool,
     changes: Vec<Change>,
     creations: BTreeMap<u32, Vec<NewTask>>,
+    launches: Vec<u64>,
     wake_at_ms: Option<u64>,
     notes: Vec<Note>,
 }
@@ -126,6 +153,7 @@ impl Steps {
             bounded: false,
             changes: Vec::new(),
             creations: BTreeMap::new(),
+            launches: Vec::new(),
             wake_at_ms: None,
             notes: Vec::new(),
         }
@@ -150,6 +178,16 @@ impl Steps {
         self.creations.entry(revision).or_default().push(task);
     }
 
+    /// A step that is not about one task.
+    pub fn change(&mut self, change: Change) {
+        self.changes.push(change);
+    }
+
+    /// Launches a job of this scheduled service.
+    pub fn launch(&mut self, scheduled_at_ms: u64) {
+        self.launches.push(scheduled_at_ms);
+    }
+
     pub fn lose(&mut self, task: &Task) {
         self.changes.push(Change::Lose { task: task.id });
     }
@@ -172,6 +210,10 @@ impl Steps {
         for (revision, tasks) in self.creations {
             let base = ids.next_base(tasks.len() as u64);
             changes.push(Change::CreateTasks { service, revision, base, tasks });
+        }
+        for scheduled_at_ms in self.launches {
+            let child = ServiceId(ids.next_base(1).0);
+            changes.push(Change::Launch { parent: service, child, scheduled_at_ms });
         }
         Stage {
             changes,
