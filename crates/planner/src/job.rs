@@ -118,6 +118,12 @@ fn stop_all(view: &View<'_>, outcome: JobOutcome, steps: &mut Steps) {
 fn outcome(view: &View<'_>) -> Option<JobOutcome> {
     let (mut done, mut spent) = (0usize, 0usize);
     for slot in view.slots.iter() {
+        // Slots beyond the completions are on their way out.
+        if matches!(view.service.spec.mode, Mode::ReplicatedJob { completions, .. }
+            if slot.number() > completions)
+        {
+            continue;
+        }
         if view.done(&slot).is_some() {
             done += 1;
         } else if slot.lead().is_some() {

@@ -28,7 +28,8 @@ impl Step<'_> {
         let Ok(service) = self.existing_service(id) else { return false };
         let run = service.run;
         let this_run = run.started_at_ms == started_at_ms && run.finished_at_ms == 0;
-        if !service.spec.mode.is_job() || !this_run || outcome == JobOutcome::Unfinished {
+        let is_job = service.spec.mode.is_job() && outcome != JobOutcome::Unfinished;
+        if !is_job || !this_run || !self.may_end(service, outcome) {
             return false;
         }
         let mut service = service.clone();
@@ -44,6 +45,27 @@ impl Step<'_> {
         );
         self.write_service(service);
         true
+    }
+
+    /// More completions may have been asked for since the end was seen.
+    fn may_end(&self, service: &Service, outcome: JobOutcome) -> bool {
+        let Mode::ReplicatedJob { completions, .. } = service.spec.mode else { return true };
+        let ended = |task: &&Task| match outcome {
+            JobOutcome::Succeeded => completes(task, service),
+            JobOutcome::Failed | JobOutcome::Unfinished => {
+                completes(task, service)
+                    || (task.reason == Reason::Exhausted && task.revision == service.revision)
+            }
+            JobOutcome::TimedOut => true,
+        };
+        let slots: BTreeSet<u32> = self
+            .state
+            .tasks_of_service(service.id)
+            .filter(|task| (1..=completions).contains(&task.slot))
+            .filter(ended)
+            .map(|task| task.slot)
+            .collect();
+        outcome == JobOutcome::TimedOut || slots.len() >= completions as usize
     }
 
     /// Another run begins, or more is asked of one that ended: it goes on from here.

@@ -105,6 +105,12 @@ impl World {
     }
 
     fn observe(&mut self, command: &Command) {
+        // An operator's word that nothing runs there.
+        if let Command::RemoveNode { id, .. } = command
+            && self.state.node(*id).is_none()
+        {
+            self.live.retain(|_, node| node != id);
+        }
         let Command::RecordStatus { reports } = command else { return };
         for (node, report) in reports {
             if report.state.is_terminal() {
@@ -120,11 +126,10 @@ impl World {
     /// Unless losses are replaced at once, no slot has two live tasks, wherever they run.
     fn check_live(&self) {
         let mut slots: BTreeMap<(ServiceId, u32), TaskId> = BTreeMap::new();
-        for (id, node) in &self.live {
+        for id in self.live.keys() {
             let Some(task) = self.state.task(*id) else { continue };
             let Some(service) = self.state.service(task.service) else { continue };
-            // The removal of a node is an operator's word that nothing runs there.
-            if service.spec.disconnect == Disconnect::Replace || self.state.node(*node).is_none() {
+            if service.spec.disconnect == Disconnect::Replace {
                 continue;
             }
             let other = slots.insert((task.service, task.slot), *id);
