@@ -117,7 +117,7 @@ pub enum Change {
     /// Refused unless forward. `Running` is refused while another task of the slot may be alive on
     /// a node that is not down.
     SetDesired { task: TaskId, desired: Desired, reason: Reason },
-    /// Why a task has no node.
+    /// Why a task has no node, or what is waited for while its node is down.
     Explain { task: TaskId, message: Arc<str> },
     /// Forgets terminal tasks.
     Delete { task: TaskId },

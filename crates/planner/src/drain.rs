@@ -15,7 +15,7 @@ use cluster_model::task::Moved;
 use cluster_model::{Availability, Desired, NewTask, Node, Reason, Task};
 
 use crate::schedule;
-use crate::slots::{Slot, Steps, View, up};
+use crate::slots::{Slot, Steps, View};
 
 /// How long a slot that is not healthy is waited for, from the creation of its task.
 const PATIENCE_MS: u64 = 10 * 60 * 1000;
@@ -106,7 +106,7 @@ pub(crate) fn survey<'a>(view: &View<'a>) -> Vec<Leaving<'a>> {
         let forced = drained && policy.force || deadline_ms.is_some_and(|at| at <= view.now_ms);
         let verdict = if forced {
             Verdict::Now
-        } else if is_job && drained && up(task) {
+        } else if is_job && drained && view.up(task) {
             Verdict::Finishes { until_ms: deadline_ms }
         } else if !task.serves() {
             Verdict::Now
@@ -136,7 +136,7 @@ impl Budget {
         let mut unbounded = false;
         for slot in view.slots.iter().filter(|slot| view.occupied(slot)) {
             total += 1;
-            if slot.tasks().any(Task::serves) {
+            if slot.tasks().any(|task| view.serves(task)) {
                 healthy += 1;
                 continue;
             }

@@ -10,8 +10,12 @@
 //! leader that plans from the same state comes to the same decisions.
 
 mod budget;
+pub mod cron;
 mod drain;
+pub mod forecast;
+mod global;
 mod ids;
+mod job;
 pub mod liveness;
 mod lost;
 mod pass;
@@ -21,6 +25,7 @@ mod restart;
 mod rollout;
 mod schedule;
 mod slots;
+pub mod storm;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -62,6 +67,8 @@ pub enum Note {
     Refused { count: u32 },
     /// Tasks of one service for which no node was found.
     Unplaced { service: ServiceId, tasks: usize, why: Arc<str> },
+    /// A scheduled service whose schedule is not understood launches nothing.
+    NoSchedule { service: ServiceId, why: Arc<str> },
     /// An update waits until the replacement in this slot runs.
     RolloutWaits { service: ServiceId, slot: u32 },
 }
@@ -73,6 +80,9 @@ impl fmt::Display for Note {
             Note::Refused { count } => write!(f, "{count} steps contradict the state"),
             Note::Unplaced { service, tasks, why } => {
                 write!(f, "{tasks} tasks of service {service} wait: {why}")
+            }
+            Note::NoSchedule { service, why } => {
+                write!(f, "service {service} launches nothing: {why}")
             }
             Note::RolloutWaits { service, slot } => {
                 write!(f, "update of service {service} waits for slot {slot} to run")

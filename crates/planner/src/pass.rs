@@ -5,12 +5,16 @@
 //! one cannot starve the others.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
-use cluster_model::{Change, Command, Reply, ServiceId, State};
+use cluster_model::spec::Mode;
+use cluster_model::{Change, Command, Reply, Service, ServiceId, State};
 
 use crate::slots::{Slots, Steps, View};
+use crate::storm::Storms;
 use crate::{
-    Ids, Note, Plan, Scope, drain, earlier, lost, reaper, replicated, restart, rollout, schedule,
+    Ids, Note, Plan, Scope, cron, drain, earlier, global, job, lost, reaper, replicated, restart,
+    rollout, schedule,
 };
 
 /// Slots worked on in one pass.
@@ -23,10 +27,10 @@ const PLACEMENTS_MAX: usize = 10_000;
 const ROUNDS_MAX: usize = 8;
 type StageFn = fn(&View<'_>, &mut Steps);
 
-/// In this order: what is given up for lost; which slots there are; which revision they run, so that a
-/// slot that failed during an update is not first restarted with the old one; restarts; moves;
-/// history.
-const STAGES: [StageFn; 8] = [
+/// In this order: what is given up for lost; which slots there are; which revision they run, so
+/// that a slot that failed during an update is not first restarted with the old one; restarts;
+/// moves; history.
+const REPLICATED: &[StageFn] = &[
     lost::plan,
     replicated::plan,
     rollout::pairs,
@@ -36,6 +40,39 @@ const STAGES: [StageFn; 8] = [
     drain::plan,
     reaper::plan,
 ];
+/// Slots of nodes do not move.
+const GLOBAL: &[StageFn] = &[
+    lost::plan,
+    global::plan,
+    rollout::pairs,
+    rollout::judge,
+    rollout::advance,
+    restart::plan,
+    reaper::plan,
+];
+/// What ended well is marked before anything could take it for a failure, and the run is judged
+/// before more of it starts.
+const REPLICATED_JOB: &[StageFn] =
+    &[lost::plan, job::settle, job::conclude, job::start, restart::plan, drain::plan, reaper::plan];
+const GLOBAL_JOB: &[StageFn] =
+    &[lost::plan, job::settle, global::plan, job::conclude, restart::plan, reaper::plan];
+const SCHEDULED: &[StageFn] = &[cron::plan];
+const REMOVED: &[StageFn] = &[lost::give_up];
+
+fn stages(service: &Service) -> &'static [StageFn] {
+    if service.removed {
+        return REMOVED;
+    }
+    if service.spec.job.schedule.is_some() {
+        return SCHEDULED;
+    }
+    match service.spec.mode {
+        Mode::Replicated { .. } => REPLICATED,
+        Mode::Global => GLOBAL,
+        Mode::ReplicatedJob { .. } => REPLICATED_JOB,
+        Mode::GlobalJob => GLOBAL_JOB,
+    }
+}
 
 /// Plans for the services in scope and for every task that waits for a node.
 ///
@@ -45,8 +82,11 @@ const STAGES: [StageFn; 8] = [
 pub fn plan(view: &State, scope: Scope<'_>, now_ms: u64, ids: &mut Ids) -> Plan {
     let mut services: Vec<ServiceId> = match scope {
         Scope::All => view.services().map(|service| service.id).collect(),
-        Scope::Services(ids) => ids.iter().copied().collect(),
+        Scope::Services(ids) => with_parents(view, ids).into_iter().collect(),
     };
+    // Where a pass is bounded no service is always the last.
+    let first = ids.next_base(1).0 as usize % services.len().max(1);
+    services.rotate_left(first);
     let mut pass = Pass::new(view, now_ms);
     for _ in 0..ROUNDS_MAX {
         pass.bounded = false;
@@ -54,7 +94,8 @@ pub fn plan(view: &State, scope: Scope<'_>, now_ms: u64, ids: &mut Ids) -> Plan 
             pass.reconcile(service, ids);
         }
         pass.schedule(ids);
-        services = std::mem::take(&mut pass.dirty).into_iter().collect();
+        let dirty = std::mem::take(&mut pass.dirty);
+        services = with_parents(&pass.state, &dirty).into_iter().collect();
         if services.is_empty() || pass.slots_left == 0 {
             break;
         }
@@ -68,8 +109,15 @@ pub fn plan(view: &State, scope: Scope<'_>, now_ms: u64, ids: &mut Ids) -> Plan 
     pass.plan
 }
 
+/// What becomes of a job is looked at by the scheduled service that launched it.
+fn with_parents(state: &State, services: &BTreeSet<ServiceId>) -> BTreeSet<ServiceId> {
+    let parents = services.iter().filter_map(|id| state.service(*id)?.parent);
+    services.iter().copied().chain(parents).collect()
+}
+
 struct Pass {
     state: State,
+    storms: Arc<Storms>,
     now_ms: u64,
     plan: Plan,
     /// Services that changed in this round.
@@ -84,6 +132,7 @@ impl Pass {
     fn new(view: &State, now_ms: u64) -> Self {
         Self {
             state: view.clone(),
+            storms: Arc::new(Storms::of(view)),
             now_ms,
             plan: Plan::default(),
             dirty: BTreeSet::new(),
@@ -96,14 +145,25 @@ impl Pass {
     /// Runs the stages over one service. Its slots are surveyed again only after a stage that
     /// changed something, so a service at rest is read once.
     fn reconcile(&mut self, id: ServiceId, ids: &mut Ids) {
-        let mut stages = STAGES.iter();
+        let Some(service) = self.state.service(id) else { return };
+        let removed = service.removed;
+        let mut stages = stages(service).iter();
+        let storms = self.storms.clone();
         loop {
             let state = self.state.clone();
-            let Some(service) = state.service(id).filter(|service| !service.removed) else {
+            // A stage may have removed the service.
+            let Some(service) = state.service(id).filter(|service| service.removed == removed)
+            else {
                 return;
             };
             let slots = Slots::of(&state, id);
-            let view = View { state: &state, service, slots: &slots, now_ms: self.now_ms };
+            let view = View {
+                state: &state,
+                service,
+                slots: &slots,
+                storms: &storms,
+                now_ms: self.now_ms,
+            };
             loop {
                 let Some(stage) = stages.next() else { return };
                 if self.run(*stage, &view, ids) {
@@ -131,6 +191,11 @@ impl Pass {
             return false;
         }
         self.dirty.insert(view.service.id);
+        for change in &done.changes {
+            if let Change::Launch { child: id, .. } | Change::RemoveJob { service: id } = change {
+                self.dirty.insert(*id);
+            }
+        }
         self.take(done.changes);
         true
     }

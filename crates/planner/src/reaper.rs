@@ -4,8 +4,8 @@
 
 use cluster_model::{Desired, Task};
 
-use crate::rollout;
 use crate::slots::{Slot, Steps, View, age};
+use crate::{global, rollout};
 
 /// Tasks kept per slot, the present one included.
 const KEPT: usize = 5;
@@ -15,7 +15,9 @@ const KEPT_OF_WINDOW: usize = 50;
 pub(crate) fn plan(view: &View<'_>, steps: &mut Steps) {
     let most = kept(view);
     for slot in view.slots.iter() {
-        let kept = if view.occupied(&slot) { most } else { 0 };
+        let done = view.done(&slot).is_some();
+        let stays = view.occupied(&slot) || done || global::owned(view, &slot);
+        let kept = if stays { most } else { 0 };
         if slot.tasks().count() <= kept {
             continue;
         }
@@ -41,13 +43,14 @@ fn kept(view: &View<'_>) -> usize {
 }
 
 /// The oldest tasks beyond what is kept. What still decides something stays: tasks that are not
-/// over or not dealt with, the one that says the slot is spent, and the first that failed in the
-/// present rollout.
-fn surplus<'a>(view: &View<'_>, slot: &Slot<'a>, kept: usize) -> Vec<&'a Task> {
+/// over or not dealt with, the one that says the slot is spent or done, and the first that failed in
+/// the present rollout.
+fn surplus<'a>(view: &View<'a>, slot: &Slot<'a>, kept: usize) -> Vec<&'a Task> {
     let spent = slot.exhausted().filter(|_| kept > 0).map(|task| task.id);
     let failed = rollout::first_failure(view, slot).filter(|_| kept > 0).map(|task| task.id);
+    let done = view.done(slot).map(|task| task.id);
     let (mut history, live): (Vec<&Task>, Vec<&Task>) = slot.tasks().partition(|task| {
-        let decides = Some(task.id) == spent || Some(task.id) == failed;
+        let decides = [spent, failed, done].contains(&Some(task.id));
         task.status.state.is_terminal() && task.desired > Desired::Running && !decides
     });
     history.sort_unstable_by_key(|task| age(task));

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use cluster_model::spec::Mode;
 use cluster_model::{Desired, NewTask, NodeId, Reason};
 
-use crate::slots::{Slot, Steps, View, up};
+use crate::slots::{Slot, Steps, View};
 
 pub(crate) fn plan(view: &View<'_>, steps: &mut Steps) {
     let Mode::Replicated { replicas } = view.service.spec.mode else { return };
@@ -17,7 +17,7 @@ pub(crate) fn plan(view: &View<'_>, steps: &mut Steps) {
     if occupied.len() < wanted {
         grow(view, &occupied, wanted, steps);
     } else if occupied.len() > wanted {
-        shrink(&occupied, wanted, steps);
+        shrink(view, &occupied, wanted, steps);
     }
 }
 
@@ -50,16 +50,16 @@ fn grow(view: &View<'_>, occupied: &[Slot<'_>], wanted: usize, steps: &mut Steps
 
 /// Lets go first of what does not run, then of the node that has most of this service, then of
 /// the highest slot.
-fn shrink(occupied: &[Slot<'_>], wanted: usize, steps: &mut Steps) {
+fn shrink(view: &View<'_>, occupied: &[Slot<'_>], wanted: usize, steps: &mut Steps) {
     let mut copies: BTreeMap<NodeId, u32> = BTreeMap::new();
     let mut order: Vec<(u8, u32, u32, usize)> = Vec::with_capacity(occupied.len());
     for (place, slot) in occupied.iter().enumerate() {
         // Of two tasks beside each other, the one that runs speaks for the slot.
-        let holder = slot.newcomer().filter(|task| up(task)).or_else(|| slot.holder());
+        let holder = slot.newcomer().filter(|task| view.up(task)).or_else(|| slot.holder());
         let standing = match holder {
             None => 0,
             Some(task) if task.node.is_none() => 1,
-            Some(task) if !up(task) => 2,
+            Some(task) if !view.up(task) => 2,
             Some(_) => 3,
         };
         // The n-th copy on its node: taking the largest first levels the nodes.

@@ -9,9 +9,11 @@ use std::sync::Arc;
 
 use cluster_model::service::RolloutState;
 use cluster_model::{
-    Change, Desired, NewTask, Observed, Reason, Rollout, Service, ServiceId, State, Task, TaskId,
+    Change, Desired, NewTask, Node, NodeState, Observed, Reason, Rollout, Service, ServiceId,
+    State, Task, TaskId,
 };
 
+use crate::storm::Storms;
 use crate::{Ids, Note, earlier};
 
 /// What a stage looks at.
@@ -19,10 +21,11 @@ pub(crate) struct View<'a> {
     pub state: &'a State,
     pub service: &'a Service,
     pub slots: &'a Slots<'a>,
+    pub storms: &'a Storms,
     pub now_ms: u64,
 }
 
-impl View<'_> {
+impl<'a> View<'a> {
     pub fn is_outdated(&self, task: &Task) -> bool {
         self.state.is_outdated(self.service, task)
     }
@@ -50,6 +53,30 @@ impl View<'_> {
             || slot.exhausted().is_some_and(|last| {
                 last.revision == self.service.revision || last.revision == self.fresh_revision()
             })
+    }
+
+    /// The node of a task, if it is known to be down.
+    pub fn silent_node(&self, task: &Task) -> Option<&'a Node> {
+        let node = self.state.node(task.node?)?;
+        (node.state == NodeState::Down).then_some(node)
+    }
+
+    /// As [`up`], and its node is heard. What runs on a silent node fills its slot but is no help.
+    pub fn up(&self, task: &Task) -> bool {
+        up(task) && self.silent_node(task).is_none()
+    }
+
+    /// As [`Task::serves`], and its node is heard.
+    pub fn serves(&self, task: &Task) -> bool {
+        task.serves() && self.silent_node(task).is_none()
+    }
+
+    /// Of jobs: the task that is a slot's completion in the present run.
+    pub fn done(&self, slot: &Slot<'a>) -> Option<&'a Task> {
+        let revision = self.service.revision;
+        slot.tasks()
+            .filter(|_| self.service.spec.mode.is_job())
+            .find(|task| task.status.state == Observed::Complete && task.revision == revision)
     }
 }
 
@@ -160,6 +187,7 @@ pub(crate) struct Steps {
     bounded: bool,
     changes: Vec<Change>,
     creations: BTreeMap<u32, Vec<NewTask>>,
+    launches: Vec<u64>,
     wake_at_ms: Option<u64>,
     notes: Vec<Note>,
 }
@@ -180,6 +208,7 @@ impl Steps {
             bounded: false,
             changes: Vec::new(),
             creations: BTreeMap::new(),
+            launches: Vec::new(),
             wake_at_ms: None,
             notes: Vec::new(),
         }
@@ -202,6 +231,16 @@ impl Steps {
 
     pub fn create(&mut self, revision: u32, task: NewTask) {
         self.creations.entry(revision).or_default().push(task);
+    }
+
+    /// A step that is not about one task.
+    pub fn change(&mut self, change: Change) {
+        self.changes.push(change);
+    }
+
+    /// Launches a job of this scheduled service.
+    pub fn launch(&mut self, scheduled_at_ms: u64) {
+        self.launches.push(scheduled_at_ms);
     }
 
     pub fn lose(&mut self, task: &Task) {
@@ -243,6 +282,10 @@ impl Steps {
         for (revision, tasks) in self.creations {
             let base = ids.next_base(tasks.len() as u64);
             changes.push(Change::CreateTasks { service, revision, base, tasks });
+        }
+        for scheduled_at_ms in self.launches {
+            let child = ServiceId(ids.next_base(1).0);
+            changes.push(Change::Launch { parent: service, child, scheduled_at_ms });
         }
         Stage {
             changes,

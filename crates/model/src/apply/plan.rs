@@ -1,5 +1,6 @@
 //! Plans: each step is checked against the state as it is now and refused when stale.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{Step, count};
@@ -68,10 +69,10 @@ impl Step<'_> {
         let known = self
             .state
             .service(service)
-            .is_some_and(|service| !service.removed && service.revisions.contains_key(&revision));
-        if !known {
-            return 0;
-        }
+            .filter(|service| !service.removed && service.revisions.contains_key(&revision));
+        let Some(known) = known else { return 0 };
+        let mut job = self.job_room(known, revision);
+        let mut owners = self.slot_owners(service, tasks);
         let mut taken = 0;
         for (ordinal, new) in (0u64..).zip(tasks) {
             let id = TaskId(base.0.wrapping_add(ordinal));
@@ -88,6 +89,9 @@ impl Step<'_> {
                 && self.slot_alive(service, new.slot, id, new.beside);
             let waits = matches!(new.desired, Desired::Ready | Desired::Running);
             if filled || orphan || alive || !waits || self.state.task(id).is_some() {
+                continue;
+            }
+            if owners.refuses(new) || job.refuses(new) {
                 continue;
             }
             self.write_task(Task {
@@ -110,6 +114,9 @@ impl Step<'_> {
             });
             taken += 1;
         }
+        if taken > 0 {
+            self.job_goes_on(service, at_ms);
+        }
         taken
     }
 
@@ -125,6 +132,20 @@ impl Step<'_> {
             let pair = task.beside == Some(id) || beside == Some(task.id);
             task.id != id && !pair && task.holds_resources()
         })
+    }
+
+    /// The slots that belong to nodes.
+    fn slot_owners(&self, service: ServiceId, tasks: &[NewTask]) -> SlotOwners {
+        let mut owners = SlotOwners::default();
+        if tasks.iter().any(|task| task.target.is_some()) {
+            for task in self.state.tasks_of_service(service) {
+                if let Some(target) = task.target {
+                    owners.slot_of.insert(target, task.slot);
+                    owners.node_of.insert(task.slot, target);
+                }
+            }
+        }
+        owners
     }
 
     fn assign(&mut self, at_ms: u64, id: TaskId, node: NodeId) -> bool {
@@ -151,7 +172,8 @@ impl Step<'_> {
         if desired <= task.desired {
             return false;
         }
-        if desired == Desired::Running && self.slot_alive(task.service, task.slot, id, task.beside)
+        if desired == Desired::Running
+            && (self.slot_alive(task.service, task.slot, id, task.beside) || self.slot_done(task))
         {
             return false;
         }
@@ -170,12 +192,19 @@ impl Step<'_> {
 
     fn explain(&mut self, at_ms: u64, id: TaskId, message: &Arc<str>) -> bool {
         let Some(task) = self.state.task(id) else { return false };
-        if task.node.is_some() || task.status.state.is_terminal() {
+        let down = task
+            .node
+            .and_then(|node| self.state.node(node))
+            .is_some_and(|node| node.state == NodeState::Down);
+        if (task.node.is_some() && !down) || task.status.state.is_terminal() {
             return false;
         }
         let mut task = task.clone();
         task.status.message = Some(message.clone());
-        task.status.at_ms = at_ms;
+        // The state of a task with a node was entered when its agent said so.
+        if task.node.is_none() {
+            task.status.at_ms = at_ms;
+        }
         self.write_task(task);
         true
     }
@@ -216,5 +245,22 @@ impl Step<'_> {
         }
         self.lose_task(id, at_ms, "node down");
         true
+    }
+}
+
+/// Of services with a slot for each node: which slot is whose.
+#[derive(Default)]
+struct SlotOwners {
+    slot_of: BTreeMap<NodeId, u32>,
+    node_of: BTreeMap<u32, NodeId>,
+}
+
+impl SlotOwners {
+    /// Whether the task would give a node a second slot or a slot a second node; it owns the slot
+    /// otherwise.
+    fn refuses(&mut self, new: &NewTask) -> bool {
+        let Some(target) = new.target else { return false };
+        *self.slot_of.entry(target).or_insert(new.slot) != new.slot
+            || *self.node_of.entry(new.slot).or_insert(target) != target
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::Step;
 use crate::command::{Refusal, Reply, Steer, WRITTEN_BY_THIS_PLAN};
 use crate::id::ServiceId;
-use crate::service::{JobRun, Rollout, RolloutKind, RolloutState, Service};
+use crate::service::{Rollout, RolloutKind, RolloutState, Service};
 use crate::task::Task;
 use crate::validate::Invalid;
 
@@ -37,7 +37,11 @@ impl Step<'_> {
         self.move_to(&mut service, to, RolloutKind::Rollback, at_ms, "asked for by a user");
         service.version = self.index;
         service.updated_at_ms = at_ms;
+        let new_run = service.spec.mode.is_job();
         self.write_service(service);
+        if new_run {
+            self.end_run(id);
+        }
         Ok(Reply::Service { id, version: self.index })
     }
 
@@ -168,7 +172,7 @@ impl Step<'_> {
             service.spec = Arc::new(spec);
         }
         if service.spec.mode.is_job() {
-            service.run = JobRun { started_at_ms: at_ms, ..JobRun::default() };
+            Self::reopen_job(service, at_ms);
             service.rollout = None;
             return;
         }

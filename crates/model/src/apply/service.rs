@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::Step;
+use super::{Step, job};
 use crate::command::{Refusal, Reply};
 use crate::id::{ServiceId, TaskId};
 use crate::service::{JobRun, PublishedPort, REVISIONS_KEPT, Revision, RolloutKind, Service};
@@ -45,6 +45,7 @@ impl Step<'_> {
         parent: Option<ServiceId>,
     ) -> Result<(), Refusal> {
         validate::service(spec).map_err(Refusal::Invalid)?;
+        job::check_scheduled(spec).map_err(Refusal::Invalid)?;
         if self.state.service(id).is_some() {
             return Err(Refusal::IdTaken(id.to_string()));
         }
@@ -114,6 +115,15 @@ impl Step<'_> {
             service.note(at_ms, format!("scaled from {before} to {wanted}"));
         }
         let new_task = service.spec.task != spec.task;
+        Self::reopen_if_more(&mut service, spec, at_ms);
+        // Moments of a schedule that was not in force are not made up for.
+        let moments = |spec: &ServiceSpec| {
+            let schedule = spec.job.schedule.as_ref()?;
+            Some((schedule.cron.clone(), schedule.time_zone.clone()))
+        };
+        if moments(&service.spec) != moments(spec) {
+            service.last_launch_ms = at_ms;
+        }
         service.spec = spec.clone();
         if new_task {
             let number = service.revisions.keys().next_back().map_or(1, |last| last + 1);
@@ -125,7 +135,11 @@ impl Step<'_> {
         }
         service.version = self.index;
         service.updated_at_ms = at_ms;
+        let new_run = new_task && service.spec.mode.is_job();
         self.write_service(service);
+        if new_run {
+            self.end_run(id);
+        }
         for task in give_up {
             self.give_up_slot(id, *task);
         }
@@ -179,6 +193,7 @@ impl Step<'_> {
             Some(version) => self.service_at(id, version)?,
             None => self.existing_service(id)?.clone(),
         };
+        let scheduled = service.spec.job.schedule.is_some();
         let tasks: Vec<TaskId> = self.state.tasks_of_service(id).map(|task| task.id).collect();
         for task in &tasks {
             let Some(mut task) = self.state.task(*task).cloned() else { continue };
@@ -195,6 +210,9 @@ impl Step<'_> {
             service.removed = true;
             service.version = self.index;
             self.write_service(service);
+        }
+        if scheduled {
+            self.remove_children(id);
         }
         Ok(Reply::Done)
     }

@@ -6,7 +6,7 @@ use cluster_model::service::RolloutState;
 use super::lanes::beside;
 use super::state;
 use super::survey::{Standing, Survey, due};
-use crate::slots::{Steps, View, up};
+use crate::slots::{Steps, View};
 
 /// How the canaries do.
 pub(super) enum Canaries {
@@ -33,7 +33,7 @@ pub(super) fn plan(view: &View<'_>, survey: &Survey<'_>, steps: &mut Steps) {
         .filter(|standing| !standing.must_leave_node(view))
         .filter_map(|standing| Some((standing.slot.holder()?, standing)))
         .collect();
-    candidates.sort_unstable_by_key(|(holder, _)| (!up(holder), holder.slot));
+    candidates.sort_unstable_by_key(|(holder, _)| (!view.up(holder), holder.slot));
     for (holder, standing) in candidates.into_iter().take(lacking) {
         if !steps.take_room() {
             return;

@@ -197,7 +197,7 @@ fn completion(view: &View<'_>, survey: &Survey<'_>) -> Completion {
 }
 
 fn completed(survey: &Survey<'_>, rollout: &Rollout) -> String {
-    let down = survey.slots.iter().filter(|standing| !standing.is_healthy()).count();
+    let down = survey.slots.iter().filter(|standing| !standing.healthy).count();
     match down {
         0 => format!("all slots run revision {}", rollout.to),
         _ => format!("all slots have revision {}, {down} of them do not run", rollout.to),
@@ -228,11 +228,8 @@ fn stuck(view: &View<'_>, survey: &Survey<'_>, rollout: &Rollout, steps: &mut St
     // Nobody but the canaries moves before they are promoted.
     let tried =
         |standing: &Standing<'_>| view.service.canaries() == 0 || canary::is_canary(view, standing);
-    let mut open = survey
-        .slots
-        .iter()
-        .filter(|s| tried(s) && !s.is_healthy() && !s.waits_for_room())
-        .peekable();
+    let mut open =
+        survey.slots.iter().filter(|s| tried(s) && !s.healthy && !s.waits_for_room()).peekable();
     let spent = |standing: &Standing<'_>| standing.current.is_none() && standing.is_spent(view);
     if open.peek().is_some() && open.all(spent) {
         let why = survey.failed().last().map_or_else(String::new, |last| last.told());
@@ -255,7 +252,7 @@ fn stuck(view: &View<'_>, survey: &Survey<'_>, rollout: &Rollout, steps: &mut St
 
 /// What keeps the rollout, in words.
 fn hindrance(survey: &Survey<'_>) -> String {
-    let begun = || survey.slots.iter().filter(|s| !s.is_healthy() && s.current.is_some());
+    let begun = || survey.slots.iter().filter(|s| !s.healthy && s.current.is_some());
     let waiting = begun().filter_map(|s| s.current).find_map(|task| {
         let why = task.status.message.as_ref()?;
         Some(format!("slot {} waits: {why}", task.slot))

@@ -9,7 +9,7 @@ use cluster_model::{Desired, NewTask, Reason, Task};
 use super::survey::{Standing, Survey, due};
 use super::{canary, moves};
 use crate::Note;
-use crate::slots::{Slot, Steps, View, up};
+use crate::slots::{Slot, Steps, View};
 
 enum Lane {
     Free,
@@ -43,13 +43,13 @@ pub(crate) fn plan(view: &View<'_>, steps: &mut Steps) {
         .filter(|standing| may_begin(view, standing))
         .filter_map(|standing| Some((standing.lead?, standing)))
         .collect();
-    next.sort_unstable_by_key(|(lead, _)| (up(lead), lead.slot));
+    next.sort_unstable_by_key(|(lead, _)| (view.up(lead), lead.slot));
     let free = free_lanes(view, &survey, !next.is_empty(), steps);
     for (lead, standing) in next.into_iter().take(free) {
         if !steps.take_room() {
             return;
         }
-        if start_first(view) && up(lead) {
+        if start_first(view) && view.up(lead) {
             beside(&standing.slot, lead, view.service.revision, steps);
         } else {
             stop_first(view, lead, Reason::Update, steps);
@@ -67,7 +67,7 @@ fn may_begin(view: &View<'_>, standing: &Standing<'_>) -> bool {
         return false;
     }
     // What runs is not given up for what was tried in vain, or about to leave its node anyway.
-    let keeps = start_first(view) && standing.lead.is_some_and(up);
+    let keeps = start_first(view) && standing.lead.is_some_and(|lead| view.up(lead));
     !(keeps && (standing.is_spent(view) || standing.must_leave_node(view)))
 }
 

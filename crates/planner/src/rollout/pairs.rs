@@ -8,7 +8,7 @@ use cluster_model::{Desired, Reason, Task};
 use super::survey::unplaced;
 use super::{moves, room, unfinished, wants_beside};
 use crate::drain;
-use crate::slots::{Steps, View, up};
+use crate::slots::{Steps, View};
 
 enum Fate {
     /// Both stay as they are.
@@ -52,7 +52,7 @@ pub(crate) fn plan(view: &View<'_>, steps: &mut Steps) {
 fn fate(view: &View<'_>, old: &Task, new: &Task) -> Fate {
     let leaves = |task: &Task| drain::must_move(view, task).is_some();
     let canary = view.service.canaries() > 0;
-    if new.serves() && !up(old) && !canary {
+    if new.serves() && !view.up(old) && !canary {
         return Fate::HandOver;
     }
     if leaves(new) || view.is_outdated(new) || !view.is_outdated(old) {
@@ -61,7 +61,7 @@ fn fate(view: &View<'_>, old: &Task, new: &Task) -> Fate {
     if new.serves() && (!canary || leaves(old)) {
         return Fate::HandOver;
     }
-    if !up(new) && (leaves(old) || !wants_beside(view, old)) {
+    if !view.up(new) && (leaves(old) || !wants_beside(view, old)) {
         return Fate::Withdraw;
     }
     // Its time has come, so what it says is not that it waits for it.

@@ -3,8 +3,8 @@
 use cluster_model::{Reason, Task};
 
 use super::failure::Failure;
-use crate::drain;
 use crate::slots::{Slot, View};
+use crate::{drain, global};
 
 /// How long tasks of a revision that never ran before must have run before it is given to more.
 const PROVEN_MS: u64 = 1_000;
@@ -26,6 +26,8 @@ pub(super) struct Standing<'a> {
     /// The task that is what the service asks for: the lead, or the one beside it. It may have ended
     /// without being followed yet.
     pub current: Option<&'a Task>,
+    /// The current task serves, on a node that is heard.
+    pub healthy: bool,
     pub failure: Option<Failure<'a>>,
 }
 
@@ -36,6 +38,8 @@ impl<'a> Survey<'a> {
             .iter()
             .filter(|slot| view.occupied(slot))
             .map(|slot| Standing::of(view, slot))
+            // Where the node takes nothing new at present, nothing can move.
+            .filter(|standing| !(standing.outdated && global::frozen(view, &standing.slot)))
             .collect();
         let failed = slots.iter().any(|standing| standing.failure.is_some());
         let monitor_ms = view.service.update_policy().monitor_ms;
@@ -67,11 +71,8 @@ impl<'a> Standing<'a> {
             true => beside().filter(|task| !view.is_outdated(task)),
             false => lead,
         };
-        Self { lead, outdated, current, failure: Failure::of(view, &slot), slot }
-    }
-
-    pub fn is_healthy(&self) -> bool {
-        self.current.is_some_and(Task::serves)
+        let healthy = current.is_some_and(|task| view.serves(task));
+        Self { lead, outdated, current, healthy, failure: Failure::of(view, &slot), slot }
     }
 
     /// The present revision has no attempt left in this slot.

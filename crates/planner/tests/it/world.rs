@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use cluster_model::node::NodeDescription;
-use cluster_model::spec::{ContainerSpec, Mode, Resources, RestartPolicy, ServiceSpec, TaskSpec};
+use cluster_model::spec::{
+    ContainerSpec, Disconnect, Mode, Resources, RestartPolicy, ServiceSpec, TaskSpec,
+};
 use cluster_model::{
     Availability, Change, Command, Desired, NodeId, NodeSpec, NodeState, Observed, Refusal, Reply,
     Rollout, ServiceId, State, StatusReport, Steer, Task, TaskId,
@@ -20,6 +22,8 @@ pub const BAD: &str = "bad";
 pub const CRASH: &str = "crash";
 /// Tasks with this image run, but let no connections come.
 pub const UNREADY: &str = "unready";
+/// Jobs with this image do not end by themselves.
+pub const LONG: &str = "long";
 
 pub struct World {
     pub state: State,
@@ -33,6 +37,8 @@ pub struct World {
     pub wake_at_ms: Option<u64>,
     /// Images that make tasks fail do so no more.
     pub healed: bool,
+    /// Containers that really run, on nodes that are cut off too.
+    pub live: BTreeMap<TaskId, NodeId>,
 }
 
 pub fn spec(name: &str, replicas: u32) -> ServiceSpec {
@@ -77,6 +83,7 @@ impl World {
             log: Vec::new(),
             wake_at_ms: None,
             healed: false,
+            live: BTreeMap::new(),
         }
     }
 
@@ -93,8 +100,58 @@ impl World {
         self.index += 1;
         let reply = cluster_model::apply(&mut self.state, self.index, &command).reply;
         check_step(&before, &self.state);
+        self.observe(&command);
+        self.check_live();
         self.log.push(command);
         reply
+    }
+
+    fn observe(&mut self, command: &Command) {
+        // An operator's word that nothing runs there.
+        if let Command::RemoveNode { id, .. } = command
+            && self.state.node(*id).is_none()
+        {
+            self.live.retain(|_, node| node != id);
+        }
+        let Command::RecordStatus { reports } = command else { return };
+        for (node, report) in reports {
+            if report.state.is_terminal() {
+                self.live.remove(&report.task);
+            } else if report.state == Observed::Running
+                && self.state.task(report.task).is_some_and(|t| !t.status.state.is_terminal())
+            {
+                self.live.insert(report.task, *node);
+            }
+        }
+    }
+
+    /// Unless losses are replaced at once, no slot has two live tasks, wherever they run.
+    fn check_live(&self) {
+        let mut slots: BTreeMap<(ServiceId, u32), TaskId> = BTreeMap::new();
+        for id in self.live.keys() {
+            let Some(task) = self.state.task(*id) else { continue };
+            let Some(service) = self.state.service(task.service) else { continue };
+            if service.spec.disconnect == Disconnect::Replace {
+                continue;
+            }
+            let other = slots.insert((task.service, task.slot), *id);
+            assert_eq!(other, None, "two live: {:#?}", self.tasks(task.service));
+        }
+    }
+
+    /// Workers that are cut off stop by themselves what they were told to.
+    fn fence(&mut self) {
+        let (state, heard, now_ms) = (&self.state, &self.heard, self.now_ms);
+        self.live.retain(|id, node| {
+            let Some(task) = state.task(*id).filter(|_| self.cut.contains(node)) else {
+                return true;
+            };
+            let Some(service) = state.service(task.service) else { return true };
+            let Disconnect::StopAfter { after_ms } = service.spec.disconnect else { return true };
+            let spec = service.task_spec(task.revision).expect("kept");
+            let grace_ms = spec.container.stop_grace_period_ms + spec.drain_timeout_ms;
+            now_ms < heard.get(node).copied().unwrap_or_default() + after_ms + grace_ms
+        });
     }
 
     pub fn join(&mut self, id: NodeId, memory_bytes: u64) {
@@ -130,6 +187,7 @@ impl World {
                 *heard = self.now_ms;
             }
         }
+        self.fence();
         let heard = &self.heard;
         let leases = |id: NodeId| heard.get(&id).copied();
         let plan = cluster_planner::liveness::plan(&self.state, &leases, LEASE_MS, self.now_ms);
@@ -184,7 +242,15 @@ impl World {
     }
 
     pub fn scale(&mut self, id: ServiceId, replicas: u32) {
-        self.update(id, |spec| spec.mode = Mode::Replicated { replicas });
+        self.update(id, |spec| {
+            spec.mode = match spec.mode {
+                Mode::Replicated { .. } => Mode::Replicated { replicas },
+                Mode::ReplicatedJob { max_concurrent, .. } => {
+                    Mode::ReplicatedJob { completions: replicas, max_concurrent }
+                }
+                mode @ (Mode::Global | Mode::GlobalJob) => mode,
+            }
+        });
     }
 
     pub fn set_image(&mut self, id: ServiceId, image: &str) {
@@ -237,6 +303,7 @@ impl World {
 
     /// What the agent of a node would report next of one task.
     fn next_report(&self, task: &Task) -> Option<Observed> {
+        let job = self.state.service(task.service)?.spec.mode.is_job();
         let image = self.state.service(task.service)?.task_spec(task.revision)?;
         let image = if self.healed { "good" } else { image.container.image.as_str() };
         let state = task.status.state;
@@ -251,6 +318,7 @@ impl World {
             Observed::Ready if task.desired == Desired::Running => Some(Observed::Running),
             Observed::Running if image == CRASH => Some(Observed::Failed),
             Observed::Running if image != UNREADY && !task.status.ready => Some(Observed::Running),
+            Observed::Running if job && image != LONG => Some(Observed::Complete),
             _ => None,
         }
     }
@@ -271,6 +339,9 @@ impl World {
             self.hello(id, memory);
             return true;
         }
+        // What it is no longer told of it stops.
+        let state = &self.state;
+        self.live.retain(|task, node| *node != id || state.task(*task).is_some());
         let reports: Vec<_> = self
             .state
             .tasks_of_node(id)
