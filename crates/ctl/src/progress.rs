@@ -147,6 +147,10 @@ impl Tracker {
         }
         self.leaving = leaving;
         let revision_before = self.revision_before;
+        let is_job = self.is_job();
+        // A job's task that completed did what it was for.
+        let has_failed =
+            |task: &pb::Task| has_failed(task) && !(is_job && task.observed_state == "complete");
         let known = self.known_failures.get_or_insert_with(|| {
             let before = revision_before == Some(service.revision);
             let ended = tasks.iter().filter(current).filter(|task| before && has_failed(task));

@@ -270,7 +270,8 @@ fn lost(status: &tonic::Status) -> Error {
 }
 
 fn failing(goal: &Goal, reason: &str) -> Error {
-    Error::refused(format!("service {} does not converge: {reason}", goal.name)).hint(format!(
+    let what = if goal.is_job { "did not complete" } else { "does not converge" };
+    Error::refused(format!("service {} {what}: {reason}", goal.name)).hint(format!(
         "the service stays as asked; look again with `clusterctl service ps {0}` and \
          `clusterctl service logs {0}`",
         goal.name
