@@ -114,6 +114,15 @@ fn a_global_service_is_waited_for_on_every_node() {
 }
 
 #[test]
+fn a_global_service_without_nodes_says_so() {
+    let watch = vec![told(in_mode(Mode::Global, 0), Vec::new())];
+    let line = ["service", "create", "--name", "web", "--mode", "global", "web:1"];
+    let (ran, _manager) = run(Script { watch, ..Default::default() }, &line);
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    assert!(ran.err.contains("web runs on no node yet"), "{}", ran.err);
+}
+
+#[test]
 fn lists_show_what_each_mode_counts() {
     let rows = |service: pb::Service| {
         let answer = control::GetServiceResponse { service: Some(service), index: 1 };

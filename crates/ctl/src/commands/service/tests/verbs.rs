@@ -84,6 +84,18 @@ fn an_update_that_pauses_or_goes_back_ends_with_the_reason() {
 }
 
 #[test]
+fn an_update_that_was_paused_before_is_told_but_no_failure() {
+    let paused = rollout("update", "paused", "task t9 failed");
+    let mut before = service(4, 2);
+    before.rollout = Some(paused.clone());
+    let script =
+        Script { service: answer(before), watch: vec![rolling(paused)], ..Default::default() };
+    let (ran, _manager) = run(script, &["service", "update", "--update-delay", "5s", "web"]);
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    assert!(ran.err.contains("web is changed; the update to revision 2 is paused"), "{}", ran.err);
+}
+
+#[test]
 fn canaries_end_the_wait_and_are_promoted() {
     let waiting = rolling(rollout("update", "awaiting-promotion", ""));
     let (ran, _manager) = run(script(vec![waiting.clone()]), &UPDATE);
