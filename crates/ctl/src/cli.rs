@@ -84,6 +84,17 @@ impl Cli {
                     error.insert(kind, ContextValue::String(text));
                 }
             }
+            // Clap would list flags that nobody gave.
+            let steers = matches!(
+                error.get(ContextKind::InvalidArg),
+                Some(ContextValue::String(flag)) if flag == "--pause" || flag == "--resume"
+            );
+            if let Some(ContextValue::Strings(_)) = error.get(ContextKind::PriorArg)
+                && steers
+            {
+                let others = "flags that change the service".to_owned();
+                error.insert(ContextKind::PriorArg, ContextValue::String(others));
+            }
             error
         })
     }

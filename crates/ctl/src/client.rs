@@ -152,9 +152,10 @@ macro_rules! calls {
     ($($kind:ident $name:ident: $request:ident -> $answer:ty;)*) => {
         impl Client {
             $(pub async fn $name(&mut self, request: pb::$request) -> Result<$answer, Error> {
-                self.call(Kind::$kind, request, async |mut control: Control, request| {
+                // Requests carry whole specs: on the heap, commands stay small.
+                Box::pin(self.call(Kind::$kind, request, async |mut control: Control, request| {
                     control.$name(request).await
-                })
+                }))
                 .await
             })*
         }

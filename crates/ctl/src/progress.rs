@@ -40,6 +40,10 @@ pub enum Verdict {
     Converged,
     /// As far as it goes without a user's word: canaries wait for promotion.
     Awaiting,
+    /// An update that was paused before the change still is.
+    StillPaused {
+        reason: String,
+    },
     /// Tasks fail: more time alone will not help.
     Failing {
         reason: String,
@@ -147,6 +151,10 @@ impl Tracker {
         }
         self.leaving = leaving;
         let revision_before = self.revision_before;
+        let is_job = self.is_job();
+        // A job's task that completed did what it was for.
+        let has_failed =
+            |task: &pb::Task| has_failed(task) && !(is_job && task.observed_state == "complete");
         let known = self.known_failures.get_or_insert_with(|| {
             let before = revision_before == Some(service.revision);
             let ended = tasks.iter().filter(current).filter(|task| before && has_failed(task));
@@ -234,8 +242,8 @@ impl Tracker {
     }
 
     fn job_verdict(&self, now: Instant) -> Verdict {
-        let last = self.slots.values().rev().map(|slot| slot.last_failure.as_str());
-        let last = last.filter(|failure| !failure.is_empty()).next().map(|f| format!(": {f}"));
+        let mut failures = self.slots.values().rev().map(|slot| slot.last_failure.as_str());
+        let last = failures.find(|failure| !failure.is_empty()).map(|last| format!(": {last}"));
         match self.outcome.as_str() {
             "succeeded" => Verdict::Converged,
             "failed" => {

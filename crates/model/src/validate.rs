@@ -66,7 +66,7 @@ fn shown(text: &str) -> String {
 /// A duration as people write it: the largest unit that divides it.
 fn span(ms: u64) -> String {
     let units = [("d", DAY_MS), ("h", 3_600_000), ("m", 60_000), ("s", 1_000)];
-    let fitting = units.iter().find(|(_, unit)| ms != 0 && ms % unit == 0);
+    let fitting = units.iter().find(|(_, unit)| ms != 0 && ms.is_multiple_of(*unit));
     fitting.map_or_else(|| format!("{ms}ms"), |(name, unit)| format!("{}{name}", ms / unit))
 }
 

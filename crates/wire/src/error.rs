@@ -50,7 +50,7 @@ codes! {
     VersionMoved = "E0105", Aborted, true, "read the object again and repeat the change";
     Immutable = "E0106", InvalidArgument, false, "remove the object and create it anew";
     NoFreePort = "E0107", ResourceExhausted, true, "publish a fixed port, or remove services that publish one";
-    NodeReady = "E0108", FailedPrecondition, false, "`clusterctl node update --availability drain NODE`, stop its worker, then remove it; or use --force";
+    NodeReady = "E0108", FailedPrecondition, false, "`clusterctl node drain NODE`, stop its worker, then remove it; or use --force";
     Bootstrapped = "E0109", FailedPrecondition, false, "";
     Ambiguous = "E0110", InvalidArgument, false, "give more characters of the id, or the exact name";
     TooLarge = "E0111", InvalidArgument, false, "";

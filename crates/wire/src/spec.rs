@@ -256,3 +256,6 @@ fn restart_to_pb(policy: RestartPolicy) -> pb::RestartPolicy {
         max_delay_ms: policy.max_delay_ms,
     }
 }
+
+#[cfg(test)]
+mod tests;

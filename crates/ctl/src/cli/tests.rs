@@ -173,6 +173,9 @@ fn a_very_long_value_is_cut_in_its_refusal() {
 
 #[test]
 fn an_update_may_be_paused_and_nothing_else() {
+    let (said, _) = refused("clusterctl service update --pause --image web:2 web");
+    let expected = "'--pause' cannot be used with 'flags that change the service'";
+    assert!(said.contains(expected), "{said}");
     for line in
         ["clusterctl service update --pause web", "clusterctl service update --resume -d web"]
     {

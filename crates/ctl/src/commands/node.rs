@@ -43,3 +43,6 @@ fn require_worker(node: &cluster_pb::types::v1::Node, doing: &str) -> Result<(),
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

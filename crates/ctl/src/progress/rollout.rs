@@ -30,14 +30,21 @@ impl Moving {
 
     pub fn observe(&mut self, service: &pb::Service) {
         self.now.clone_from(&service.rollout);
-        let is_new = self.now != self.before.rollout;
         if let Some(rollout) = self.now.as_ref().filter(|rollout| rollout.kind == "rollback")
-            && is_new
+            && self.is_new()
             && !self.before.going_back
             && self.gave_up.is_none()
         {
             self.gave_up = Some(rollout.message.clone());
         }
+    }
+
+    /// It began with or after the change that is waited for.
+    fn is_new(&self) -> bool {
+        let identity = |rollout: &pb::Rollout| {
+            (rollout.kind.clone(), rollout.from, rollout.to, rollout.started_at_ms)
+        };
+        self.now.as_ref().map(identity) != self.before.rollout.as_ref().map(identity)
     }
 
     /// Slots move, or will without a user's word.
@@ -63,7 +70,11 @@ impl Moving {
             }
             _ => return None,
         };
-        Some(Verdict::Failing { reason })
+        Some(match self.is_new() {
+            true => Verdict::Failing { reason },
+            // It was so before, and the change asked for nothing else.
+            false => Verdict::StillPaused { reason },
+        })
     }
 
     /// For people; empty when there is nothing to tell.

@@ -254,3 +254,93 @@ fn of_very_large_services_the_counts_decide() {
     scene.see(2_000, &tasks);
     assert_eq!(scene.tracker.verdict(scene.at(2_100)), Verdict::Converged);
 }
+
+fn rollout(kind: &str, state: &str) -> Option<pb::Rollout> {
+    Some(pb::Rollout { kind: kind.into(), state: state.into(), to: 2, ..Default::default() })
+}
+
+#[test]
+fn while_an_update_moves_its_policy_decides_about_failures() {
+    let mut scene = Scene::new(1, Some(1));
+    scene.service.revision = 2;
+    scene.service.rollout = rollout("update", "running");
+    let failed = |id: &str| pb::Task { revision: 2, ..failed(id, 7) };
+    let four = [failed("a"), failed("b"), failed("c"), failed("d")];
+    assert!(is_waiting(&scene.see(0, &four)));
+    scene.service.rollout = rollout("update", "completed");
+    assert!(matches!(scene.see(100, &four), Verdict::Failing { .. }));
+}
+
+#[test]
+fn an_updates_delay_is_no_standstill() {
+    let mut scene = Scene::new(2, Some(1));
+    scene.service.revision = 2;
+    scene.service.rollout = rollout("update", "running");
+    let new = pb::Task { revision: 2, ..task("n1", 1, "running", "running") };
+    let old = task("o2", 2, "running", "running");
+    scene.see(0, &[new.clone(), old]);
+    assert!(is_waiting(&scene.tracker.verdict(scene.at(600_000))));
+    // But a task that cannot be placed is one.
+    let pending = pb::Task { revision: 2, ..task("n2", 2, "running", "pending") };
+    scene.see(600_000, &[new, pending]);
+    assert!(matches!(scene.tracker.verdict(scene.at(660_000)), Verdict::Stuck { .. }));
+}
+
+#[test]
+fn all_running_is_not_the_end_of_a_watched_update() {
+    let mut scene = Scene::new(1, Some(1));
+    scene.service.revision = 2;
+    scene.service.rollout = rollout("update", "running");
+    let new = [pb::Task { revision: 2, ..task("n1", 1, "running", "running") }];
+    scene.see(0, &new);
+    assert_eq!(scene.tracker.verdict(scene.at(1_000_000)), Verdict::Waiting { until: None });
+    scene.service.rollout = rollout("update", "completed");
+    assert_eq!(scene.see(1_000_001, &new), Verdict::Converged);
+}
+
+#[test]
+fn a_task_that_gets_no_connections_is_not_there_yet() {
+    let mut scene = Scene::new(1, None);
+    let mut warming = task("a", 1, "running", "running");
+    warming.ready = false;
+    assert!(is_waiting(&scene.see(0, &[warming.clone()])));
+    assert_eq!(scene.tracker.picture().lines[0].state, "not ready");
+    assert!(matches!(scene.tracker.verdict(scene.at(60_000)), Verdict::Stuck { .. }));
+    warming.ready = true;
+    scene.see(60_000, &[warming]);
+    assert_eq!(scene.tracker.verdict(scene.at(60_100)), Verdict::Converged);
+}
+
+#[test]
+fn older_revisions_that_run_the_same_may_stay() {
+    let mut scene = Scene::new(1, Some(1));
+    scene.service.revision = 2;
+    let now = scene.at(0);
+    // The service counts none as outdated: only the placement changed.
+    scene.tracker.observe(&scene.service, &[task("a", 1, "running", "running")], now);
+    assert_eq!(scene.tracker.verdict(scene.at(100)), Verdict::Converged);
+}
+
+#[test]
+fn gaps_in_the_numbers_are_no_surplus() {
+    let mut scene = Scene::new(2, Some(1));
+    scene.see(0, &[task("a", 1, "running", "running"), task("c", 3, "running", "running")]);
+    assert_eq!(scene.tracker.picture().leaving, 0);
+    assert_eq!(scene.tracker.verdict(scene.at(100)), Verdict::Converged);
+}
+
+#[test]
+fn a_job_may_take_its_time_but_not_wait_for_a_node_for_ever() {
+    use pb::service_spec::Mode;
+    let mut scene = Scene::new(3, None);
+    scene.service.spec =
+        Some(pb::ServiceSpec { mode: Mode::ReplicatedJob.into(), ..Default::default() });
+    let running = task("a", 1, "running", "running");
+    scene.see(0, std::slice::from_ref(&running));
+    assert_eq!(scene.tracker.verdict(scene.at(10_000_000)), Verdict::Waiting { until: None });
+    let backs_off = task("b", 2, "ready", "ready");
+    scene.see(0, &[running.clone(), backs_off]);
+    assert!(is_waiting(&scene.tracker.verdict(scene.at(10_000_000))));
+    scene.see(0, &[running, task("c", 3, "running", "pending")]);
+    assert!(matches!(scene.tracker.verdict(scene.at(60_000)), Verdict::Stuck { .. }));
+}

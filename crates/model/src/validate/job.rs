@@ -22,7 +22,7 @@ pub(super) fn mode(spec: &ServiceSpec) -> Result<(), Invalid> {
         }
         if max_concurrent > completions {
             let problem = format!(
-                "{max_concurrent} is more than the {completions} completions; write at most that, \
+                "{max_concurrent} is more than the completions, {completions}; write at most that, \
                  or 0 for all at once"
             );
             return invalid("max_concurrent", problem);

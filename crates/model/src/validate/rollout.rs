@@ -21,8 +21,9 @@ pub(super) fn policies(spec: &ServiceSpec) -> Result<(), Invalid> {
         // A service scaled to nothing keeps its policy for later.
         && replicas != 0
     {
+        let plural = if replicas == 1 { "" } else { "s" };
         let problem = format!(
-            "{} is more than the {replicas} replicas; write for example 1",
+            "{} is more than the {replicas} replica{plural}; write for example 1",
             spec.update.canary
         );
         return invalid("update.canary", problem);

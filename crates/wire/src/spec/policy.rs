@@ -19,7 +19,11 @@ pub(super) fn mode_from_pb(spec: &pb::ServiceSpec) -> Result<Mode, DecodeError> 
         refuse("mode", "is unknown; use replicated, global, replicated-job or global-job")
     })?;
     if spec.max_concurrent != 0 && mode != Pb::ReplicatedJob {
-        return Err(refuse("max_concurrent", "is only for the mode replicated-job"));
+        let problem = format!(
+            "is {}, but is only for the mode replicated-job; leave it 0",
+            spec.max_concurrent
+        );
+        return Err(refuse("max_concurrent", problem));
     }
     let counted = matches!(mode, Pb::Unspecified | Pb::Replicated | Pb::ReplicatedJob);
     if !counted && spec.replicas != 0 {
@@ -52,7 +56,7 @@ pub(super) fn mode_to_pb(mode: Mode) -> (pb::service_spec::Mode, u32) {
 /// `2`, `25%`, or nothing for 1.
 pub(super) fn amount(field: &str, text: &str) -> Result<Amount, DecodeError> {
     let wrong = || {
-        let shown: String = text.chars().take(40).collect();
+        let shown: String = text.chars().take(40).flat_map(char::escape_debug).collect();
         refuse(field, format!("`{shown}` is neither a number nor a percentage; write 2 or 25%"))
     };
     if text.is_empty() {
@@ -217,7 +221,10 @@ pub fn strategy_from_str(text: &str) -> Result<Strategy, DecodeError> {
     match text {
         "spread" => Ok(Strategy::Spread),
         "bin-pack" => Ok(Strategy::BinPack),
-        _ => Err(refuse("strategy", "is unknown; use spread or bin-pack")),
+        _ => {
+            let shown: String = text.chars().take(40).flat_map(char::escape_debug).collect();
+            Err(refuse("strategy", format!("`{shown}` is unknown; use spread or bin-pack")))
+        }
     }
 }
 
@@ -258,13 +265,19 @@ fn affinity_from_pb(field: &str, affinity: &pb::Affinity) -> Result<Affinity, De
         ("", node) if !node.is_empty() => AffinityTarget::Node(
             node.parse().map_err(|error| refuse(format!("{field}.node"), error))?,
         ),
-        _ => return Err(refuse(field, "names a service or a node condition, one of the two")),
+        _ => {
+            return Err(refuse(
+                field,
+                "names a service or a node condition, one of the two; write for example db, or \
+             node.labels.ssd==true",
+            ));
+        }
     };
     match i8::try_from(affinity.weight) {
         Ok(weight @ (-100..=-1 | 1..=100)) => Ok(Affinity { target, weight }),
         _ => Err(refuse(
             format!("{field}.weight"),
-            format!("{} is not -100 to -1 or 1 to 100", affinity.weight),
+            format!("{} is not -100 to -1 or 1 to 100; write for example 50", affinity.weight),
         )),
     }
 }
@@ -297,7 +310,12 @@ fn probe_from_pb(field: &str, probe: pb::Probe) -> Result<Probe, DecodeError> {
         Some(Pb::Exec(exec)) => Check::Exec(exec.command),
         Some(Pb::Http(http)) => Check::Http { port: port(http.port)?, path: http.path },
         Some(Pb::Tcp(tcp)) => Check::Tcp { port: port(tcp.port)? },
-        None => return Err(refuse(field, "has nothing to check: give a command, http or tcp")),
+        None => {
+            return Err(refuse(
+                field,
+                "has nothing to check; give a command, http or tcp, such as http 8080/healthz",
+            ));
+        }
     };
     let defaults = Probe::new(check);
     Ok(Probe {

@@ -59,6 +59,7 @@ pub struct Goal {
     /// It launches jobs, and runs nothing itself.
     is_scheduled: bool,
     is_job: bool,
+    is_global: bool,
 }
 
 impl Goal {
@@ -71,6 +72,7 @@ impl Goal {
             index: 0,
             before: Before::default(),
             is_scheduled: spec.job.as_ref().is_some_and(|job| job.schedule.is_some()),
+            is_global: spec.mode() == Mode::Global,
             is_job: matches!(spec.mode(), Mode::ReplicatedJob | Mode::GlobalJob),
         }
     }
@@ -119,9 +121,21 @@ pub async fn wait(
         _ = tokio::signal::ctrl_c() => Ok(Outcome::Detached),
     };
     match outcome {
+        Ok(Outcome::Converged) if goal.is_global && screen.last.wanted == 0 => {
+            let line = format!(
+                "service {} runs on no node yet: none is active and meets its constraints",
+                goal.name
+            );
+            screen.say(printer, &line);
+            Ok(())
+        }
         Ok(Outcome::Converged) => {
             let what = if goal.is_job { "completed" } else { "converged" };
             screen.say(printer, &format!("service {} {what}", goal.name));
+            Ok(())
+        }
+        Ok(Outcome::StillPaused(reason)) => {
+            screen.say(printer, &format!("service {} is changed; {reason}", goal.name));
             Ok(())
         }
         Ok(Outcome::Awaiting) => {
@@ -167,6 +181,7 @@ async fn tell_next_launch(
 enum Outcome {
     Converged,
     Awaiting,
+    StillPaused(String),
     Detached,
 }
 
@@ -232,6 +247,7 @@ async fn look(
         let until = match tracker.verdict(Instant::now()) {
             Verdict::Converged => return Ok(Outcome::Converged),
             Verdict::Awaiting => return Ok(Outcome::Awaiting),
+            Verdict::StillPaused { reason } => return Ok(Outcome::StillPaused(reason)),
             Verdict::Failing { reason } => return Err(Break::Final(failing(goal, &reason))),
             Verdict::Stuck { reason } => return Err(Break::Final(stuck(goal, &reason))),
             Verdict::Waiting { until } => until,
@@ -270,7 +286,8 @@ fn lost(status: &tonic::Status) -> Error {
 }
 
 fn failing(goal: &Goal, reason: &str) -> Error {
-    Error::refused(format!("service {} does not converge: {reason}", goal.name)).hint(format!(
+    let what = if goal.is_job { "did not complete" } else { "does not converge" };
+    Error::refused(format!("service {} {what}: {reason}", goal.name)).hint(format!(
         "the service stays as asked; look again with `clusterctl service ps {0}` and \
          `clusterctl service logs {0}`",
         goal.name

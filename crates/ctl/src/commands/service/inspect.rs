@@ -290,3 +290,6 @@ fn labels(labels: &BTreeMap<String, String>) -> String {
     let shown: Vec<String> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
     shown.join(", ")
 }
+
+#[cfg(test)]
+mod tests;

@@ -190,4 +190,33 @@ mod tests {
         assert!(table(&rows, false, 0).to_string().contains('…'));
         assert!(table(&rows, true, 0).to_string().contains(&"x".repeat(200)));
     }
+
+    #[test]
+    fn states_say_what_is_waited_for() {
+        let shown = |task: Task, now| state(&TaskView::from(task), now);
+        let crash =
+            Task { crash_loop: true, not_before_ms: 17_000, ..task(1, 1_000, "ready", "ready") };
+        assert_eq!(shown(crash, 1_000), "crash loop, next start in 16s");
+        let waits = Task { not_before_ms: 3_000, ..task(1, 1_000, "ready", "ready") };
+        assert_eq!(shown(waits, 1_000), "ready, starts in 2s");
+        let unready = Task { ready: false, ..task(1, 1_000, "running", "running") };
+        assert_eq!(shown(unready, 3_000), "running (not ready) 2 seconds ago");
+        let leaving = Task { ready: false, ..task(1, 1_000, "shutdown", "running") };
+        assert_eq!(shown(leaving, 3_000), "running 2 seconds ago");
+    }
+
+    #[test]
+    fn two_tasks_of_a_slot_stand_together() {
+        let old = task(1, 1_000, "running", "running");
+        let new = Task { beside: old.id.clone(), ..task(1, 2_000, "running", "starting") };
+        let ended = task(1, 500, "shutdown", "failed");
+        let mut tasks = vec![ended, old, new];
+        sort(&mut tasks);
+        let rows: Vec<TaskView> = tasks.into_iter().map(TaskView::from).collect();
+        let text = table(&rows, false, 4_000).to_string();
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(lines[1].contains("   web.1") && lines[1].contains("starting"), "{text}");
+        assert!(lines[2].contains(" |- web.1") && lines[2].contains("running"), "{text}");
+        assert!(lines[3].contains(" \\_ web.1"), "{text}");
+    }
 }

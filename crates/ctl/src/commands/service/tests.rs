@@ -1,5 +1,8 @@
 //! Whole command lines against a manager that says what it is told to.
 
+mod jobs;
+mod verbs;
+
 use cluster_identity::Ca;
 use cluster_pb::control::v1 as control;
 use cluster_pb::types::v1 as pb;

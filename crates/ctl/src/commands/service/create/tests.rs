@@ -314,7 +314,7 @@ fn contradictions_are_refused_with_the_flags_name() {
         ),
         (
             "--mode=replicated-job --replicas=2 --max-concurrent=3",
-            "--max-concurrent: 3 is more than the 2 completions; write at most that, or 0 for all \
+            "--max-concurrent: 3 is more than the completions, 2; write at most that, or 0 for all \
              at once",
         ),
         (

@@ -127,9 +127,97 @@ fn removing_what_is_not_there_is_refused() {
         ["--mount-rm", "/x"],
         ["--constraint-rm", "node.labels.z==r"],
         ["--container-label-rm", "x"],
+        ["--placement-pref-rm", "spread=node.labels.x"],
+        ["--affinity-rm", "service=x"],
+        ["--anti-affinity-rm", "service=x"],
+        ["--generic-resource-rm", "x"],
     ] {
         let error = update(&flags).unwrap_err();
         assert!(error.message.contains(flags[0]), "{error}");
         assert_eq!(error.exit.code(), 1);
     }
+}
+
+#[test]
+fn wishes_are_added_to_and_taken_from() {
+    let add = [
+        "--placement-pref-add=spread=node.labels.rack",
+        "--affinity-add=service=db,weight=70",
+        "--affinity-add=service=db,weight=20",
+        "--anti-affinity-add=service=db",
+        "--generic-resource-add=gpu=1",
+        "--publish-add=mode=host,published=9000,target=90",
+    ];
+    let spec = update(&add).unwrap();
+    let task = spec.task.as_ref().unwrap();
+    assert_eq!(task.spread_over, ["node.labels.rack"]);
+    let weights: Vec<i32> = task.affinities.iter().map(|affinity| affinity.weight).collect();
+    assert_eq!(weights, [20, -50]);
+    assert_eq!(task.generic["gpu"], 1);
+    assert!(spec.ports[1].host);
+
+    let take = [
+        "--placement-pref-rm=spread=node.labels.rack",
+        "--affinity-rm=service=db",
+        "--generic-resource-rm=gpu",
+        "--publish-rm=90",
+    ];
+    let line = ["clusterctl", "service", "update", "web"].iter().chain(&take);
+    let Command::Service(Verb::Update(args)) = Cli::try_parse_from(line).unwrap().command else {
+        panic!("not an update")
+    };
+    // Managers show ports of the host mode as the task's.
+    let mut spec = spec;
+    let host = spec.ports.pop().unwrap();
+    spec.task.as_mut().unwrap().host_ports.push(host);
+    change(&mut spec, &args).unwrap();
+    let task = spec.task.as_ref().unwrap();
+    assert!(task.spread_over.is_empty() && task.generic.is_empty());
+    assert_eq!(task.affinities.len(), 1, "the anti-affinity stays");
+    assert!(task.host_ports.is_empty());
+    assert_eq!(spec.ports, [pb::PortSpec { published: 80, target: 8080, host: false }]);
+}
+
+#[test]
+fn policies_are_taken_back() {
+    let given = [
+        "--update-canary=1",
+        "--update-parallelism=2",
+        "--health-tcp=80",
+        "--restart-window=5m",
+        "--replicas-max-per-node=3",
+        "--placement-strategy=bin-pack",
+        "--max-unavailable=2",
+        "--on-disconnect=wait",
+    ];
+    let spec = update(&given).unwrap();
+    let health = spec.task.as_ref().unwrap().health.as_ref().unwrap();
+    assert!(health.liveness.is_some());
+    let back = [
+        "--update-canary=0",
+        "--update-parallelism=",
+        "--health-tcp=",
+        "--restart-window=0",
+        "--replicas-max-per-node=0",
+        "--placement-strategy=",
+        "--max-unavailable=",
+        "--on-disconnect=",
+    ];
+    let line = ["clusterctl", "service", "update", "web"].iter().chain(&back);
+    let Command::Service(Verb::Update(args)) = Cli::try_parse_from(line).unwrap().command else {
+        panic!("not an update")
+    };
+    let mut spec = spec;
+    change(&mut spec, &args).unwrap();
+    let decode = |spec| cluster_wire::spec::service_spec_from_pb(spec).unwrap();
+    assert_eq!(decode(spec), decode(before()));
+}
+
+#[test]
+fn times_of_a_probe_change_alone_when_there_is_one() {
+    let error = update(&["--readiness-interval=5s"]).unwrap_err();
+    assert!(error.message.starts_with("--readiness-interval: there is nothing to check"));
+    let spec = update(&["--readiness-tcp=80", "--readiness-interval=5s"]).unwrap();
+    let probe = spec.task.unwrap().health.unwrap().readiness.unwrap();
+    assert_eq!((probe.interval_ms, probe.timeout_ms), (Some(5_000), None));
 }
