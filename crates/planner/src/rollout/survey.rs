@@ -4,7 +4,7 @@ use cluster_model::{Reason, Task};
 
 use super::failure::Failure;
 use crate::drain;
-use crate::slots::{Slot, View};
+use crate::slots::{Slot, View, up};
 
 /// How long tasks of a revision that never ran before must have run before it is given to more.
 const PROVEN_MS: u64 = 1_000;
@@ -106,6 +106,11 @@ impl<'a> Standing<'a> {
     pub fn must_leave_node(&self, view: &View<'_>) -> bool {
         self.lead.is_some_and(|lead| drain::must_move(view, lead).is_some())
     }
+}
+
+/// The task runs, or is about to as far as anybody can tell.
+pub(super) fn worth_keeping(task: &Task) -> bool {
+    up(task) || (task.fills_slot() && task.restarts == 0 && !unplaced(task))
 }
 
 /// The scheduler looked and found no node.
