@@ -99,6 +99,10 @@ fn succeed(view: &View<'_>, slot: &Slot<'_>, last: &Task, steps: &mut Steps) {
         new.restarts = restarts;
         new.not_before_ms = new.not_before_ms.max(view.now_ms.saturating_add(delay_ms));
     } else if !job && new.beside.is_none() && has_another_to_try(view, slot, last) {
+        if view.fresh_revision() == view.service.revision {
+            // The rollout gets there, within its bounds.
+            return;
+        }
         new.reason = Reason::Update;
         new.restarts = 0;
         new.not_before_ms = 0;

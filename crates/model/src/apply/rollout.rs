@@ -194,13 +194,15 @@ impl Step<'_> {
         });
     }
 
-    /// Slots in which no task is what the service now asks for.
+    /// Slots whose task has to make way for another.
     fn slots_to_move(&self, service: &Service) -> u32 {
         let tasks: Vec<&Task> =
             self.state.tasks_of_service(service.id).filter(|task| task.is_wanted()).collect();
-        let outdated = |task: &&Task| self.state.is_outdated(service, task);
-        let slots = tasks.chunk_by(|a, b| a.slot == b.slot);
-        super::count(slots.filter(|tasks| tasks.iter().all(outdated)).count())
+        let moves = |slot: &&[&Task]| {
+            let beside = |task: &Task| slot.iter().any(|other| task.beside == Some(other.id));
+            slot.iter().any(|task| self.state.is_outdated(service, task) && !beside(task))
+        };
+        super::count(tasks.chunk_by(|a, b| a.slot == b.slot).filter(moves).count())
     }
 }
 

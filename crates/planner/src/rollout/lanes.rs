@@ -6,7 +6,7 @@
 use cluster_model::spec::Order;
 use cluster_model::{Desired, NewTask, Reason, Task};
 
-use super::survey::{Standing, Survey, due};
+use super::survey::{Standing, Survey, due, worth_keeping};
 use super::{canary, moves};
 use crate::Note;
 use crate::slots::{Slot, Steps, View};
@@ -30,26 +30,26 @@ pub(crate) fn plan(view: &View<'_>, steps: &mut Steps) {
         return;
     }
     let survey = Survey::of(view);
-    let (unplaced, waiting): (Vec<&Standing<'_>>, Vec<&Standing<'_>>) =
-        survey.slots.iter().filter(|s| s.outdated).partition(|s| s.never_placed());
+    let (unplaced, waiting): (Vec<&Standing<'_>>, Vec<&Standing<'_>>) = survey
+        .slots
+        .iter()
+        .filter(|standing| standing.outdated && may_begin(view, standing))
+        .partition(|standing| standing.never_placed());
     for lead in unplaced.iter().filter_map(|standing| standing.lead) {
         if !steps.take_room() {
             return;
         }
         stop_first(view, lead, Reason::ScaleUp, steps);
     }
-    let mut next: Vec<(&Task, &Standing<'_>)> = waiting
-        .into_iter()
-        .filter(|standing| may_begin(view, standing))
-        .filter_map(|standing| Some((standing.lead?, standing)))
-        .collect();
+    let mut next: Vec<(&Task, &Standing<'_>)> =
+        waiting.into_iter().filter_map(|standing| Some((standing.lead?, standing))).collect();
     next.sort_unstable_by_key(|(lead, _)| (view.up(lead), lead.slot));
     let free = free_lanes(view, &survey, !next.is_empty(), steps);
     for (lead, standing) in next.into_iter().take(free) {
         if !steps.take_room() {
             return;
         }
-        if start_first(view) && view.up(lead) {
+        if start_first(view) && worth_keeping(view, lead) {
             beside(&standing.slot, lead, view.service.revision, steps);
         } else {
             stop_first(view, lead, Reason::Update, steps);
@@ -67,7 +67,7 @@ fn may_begin(view: &View<'_>, standing: &Standing<'_>) -> bool {
         return false;
     }
     // What runs is not given up for what was tried in vain, or about to leave its node anyway.
-    let keeps = start_first(view) && standing.lead.is_some_and(|lead| view.up(lead));
+    let keeps = start_first(view) && standing.lead.is_some_and(|lead| worth_keeping(view, lead));
     !(keeps && (standing.is_spent(view) || standing.must_leave_node(view)))
 }
 

@@ -5,7 +5,7 @@
 
 use cluster_model::{Desired, Reason, Task};
 
-use super::survey::unplaced;
+use super::survey::{Survey, due, unplaced, worth_keeping};
 use super::{moves, room, unfinished, wants_beside};
 use crate::drain;
 use crate::slots::{Steps, View};
@@ -13,6 +13,8 @@ use crate::slots::{Steps, View};
 enum Fate {
     /// Both stay as they are.
     Wait,
+    /// The same, until the newcomer has run long enough to be trusted.
+    WaitUntil(u64),
     /// The old one goes, the newcomer does its work.
     HandOver,
     /// The old one goes although the newcomer does not run: there is no room for both.
@@ -23,17 +25,17 @@ enum Fate {
 
 pub(crate) fn plan(view: &View<'_>, steps: &mut Steps) {
     let mut cramped = Vec::new();
+    let mut settle_ms = None;
     for slot in view.slots.iter() {
         let (Some(old), Some(new)) = (slot.holder(), slot.newcomer()) else { continue };
-        let fate = fate(view, old, new);
-        if matches!(fate, Fate::Wait) {
-            continue;
-        }
-        if !steps.take_room() {
+        let settle_ms = *settle_ms.get_or_insert_with(|| Survey::of(view).settle_ms);
+        let fate = fate(view, old, new, settle_ms);
+        if !matches!(fate, Fate::Wait | Fate::WaitUntil(_)) && !steps.take_room() {
             break;
         }
         match fate {
             Fate::Wait => {}
+            Fate::WaitUntil(at_ms) => steps.wake_at(at_ms),
             Fate::HandOver => steps.set(old, Desired::Shutdown, Reason::Update),
             Fate::StopFirst => {
                 steps.set(old, Desired::Shutdown, Reason::Update);
@@ -49,19 +51,27 @@ pub(crate) fn plan(view: &View<'_>, steps: &mut Steps) {
     }
 }
 
-fn fate(view: &View<'_>, old: &Task, new: &Task) -> Fate {
+fn fate(view: &View<'_>, old: &Task, new: &Task, settle_ms: u64) -> Fate {
     let leaves = |task: &Task| drain::must_move(view, task).is_some();
     let canary = view.service.canaries() > 0;
-    if new.serves() && !view.up(old) && !canary {
+    // There is nothing to keep.
+    if !worth_keeping(view, old)
+        && !canary
+        && (new.serves() || moves(view) && !view.is_outdated(new))
+    {
         return Fate::HandOver;
     }
     if leaves(new) || view.is_outdated(new) || !view.is_outdated(old) {
         return Fate::Withdraw;
     }
-    if new.serves() && (!canary || leaves(old)) {
-        return Fate::HandOver;
+    if leaves(old) {
+        return if new.serves() { Fate::HandOver } else { Fate::Withdraw };
     }
-    if !view.up(new) && (leaves(old) || !wants_beside(view, old)) {
+    if new.serves() && !canary {
+        let settled = due(view, new.status.started_at_ms, settle_ms).filter(|_| view.up(old));
+        return settled.map_or(Fate::HandOver, Fate::WaitUntil);
+    }
+    if !view.up(new) && !wants_beside(view, old) {
         return Fate::Withdraw;
     }
     // Its time has come, so what it says is not that it waits for it.

@@ -109,6 +109,11 @@ impl<'a> Standing<'a> {
     }
 }
 
+/// The task runs, or is about to as far as anybody can tell.
+pub(super) fn worth_keeping(view: &View<'_>, task: &Task) -> bool {
+    view.up(task) || (task.fills_slot() && task.restarts == 0 && !unplaced(task))
+}
+
 /// The scheduler looked and found no node.
 pub(super) fn unplaced(task: &Task) -> bool {
     task.fills_slot() && task.node.is_none() && task.status.message.is_some()

@@ -12,7 +12,7 @@ use cluster_model::{
 pub fn check(before: &State, changes: &[Change], after: &State) {
     for service in after.services().filter(|service| !service.removed) {
         let Some(old) = before.service(service.id) else { continue };
-        let moves = Moves::of(before, changes, service.id);
+        let moves = Moves::of(before, after, changes, service.id);
         check_lanes(&moves, after, service);
         check_start_first(&moves, after, service);
         check_canaries(&moves, before, old, service);
@@ -22,19 +22,27 @@ pub fn check(before: &State, changes: &[Change], after: &State) {
 
 /// What the plan does to one service for the sake of its update.
 struct Moves<'a> {
-    /// Tasks that are stopped for a newer revision, as they were.
-    stopped: Vec<&'a Task>,
+    /// Tasks that are stopped for a newer revision, as they were, and whether they ran.
+    stopped: Vec<(&'a Task, bool)>,
     created: Vec<(u32, &'a NewTask)>,
 }
 
 impl<'a> Moves<'a> {
-    fn of(before: &'a State, changes: &'a [Change], id: ServiceId) -> Self {
+    fn of(before: &'a State, after: &State, changes: &'a [Change], id: ServiceId) -> Self {
         let mut moves = Self { stopped: Vec::new(), created: Vec::new() };
         for change in changes {
             match change {
-                Change::SetDesired { task, desired: Desired::Shutdown, reason: Reason::Update } => {
-                    let task = before.task(*task).filter(|task| task.service == id);
-                    moves.stopped.extend(task);
+                Change::SetDesired {
+                    task: stopped,
+                    desired: Desired::Shutdown,
+                    reason: Reason::Update,
+                } => {
+                    let task = before.task(*stopped).filter(|task| task.service == id);
+                    // What is given up for lost in the same plan did not run.
+                    let runs = after
+                        .task(*stopped)
+                        .is_some_and(|task| task.status.state == Observed::Running);
+                    moves.stopped.extend(task.map(|task| (task, runs && up(task))));
                 }
                 Change::CreateTasks { service, revision, tasks, .. } if *service == id => {
                     moves.created.extend(tasks.iter().map(|task| (*revision, task)));
@@ -45,8 +53,8 @@ impl<'a> Moves<'a> {
         moves
     }
 
-    fn stopped_up(&self) -> impl Iterator<Item = &&'a Task> {
-        self.stopped.iter().filter(|task| up(task))
+    fn stopped_up(&self) -> impl Iterator<Item = &'a Task> {
+        self.stopped.iter().filter(|(_, ran)| *ran).map(|(task, _)| *task)
     }
 }
 
@@ -59,15 +67,15 @@ fn up(task: &Task) -> bool {
 fn check_lanes(moves: &Moves<'_>, after: &State, service: &Service) {
     let current =
         |new: &&(u32, &NewTask)| new.0 == service.revision && new.1.reason == Reason::Update;
-    let created: Vec<u32> = moves.created.iter().filter(current).map(|(_, new)| new.slot).collect();
-    let beside = moves.created.iter().filter(current).filter(|(_, new)| new.beside.is_some());
-    let stopped: BTreeSet<u32> = moves.stopped.iter().map(|task| task.slot).collect();
-    let moved = created.iter().filter(|slot| stopped.contains(slot)).count() + beside.count();
+    let stopped: BTreeSet<u32> = moves.stopped.iter().map(|(task, _)| task.slot).collect();
+    let began = |new: &NewTask| new.beside.is_some() || stopped.contains(&new.slot);
+    let (moved, revived): (Vec<&NewTask>, Vec<&NewTask>) =
+        moves.created.iter().filter(current).map(|(_, new)| *new).partition(|new| began(new));
     let tasks: Vec<&Task> = after.tasks_of_service(service.id).collect();
     let slots: BTreeSet<u32> = tasks.iter().map(|task| task.slot).collect();
     let slots = u32::try_from(slots.len()).expect("few");
     let lanes = service.update_policy().parallelism.of(slots);
-    if moved == 0 || lanes == 0 || service.canaries() > 0 {
+    if moved.is_empty() || lanes == 0 || service.canaries() > 0 {
         return;
     }
     let flying = |task: &&&Task| {
@@ -77,9 +85,11 @@ fn check_lanes(moves: &Moves<'_>, after: &State, service: &Service) {
             && task.restarts == 0
             && task.status.state < Observed::Running
     };
-    let revived = created.len() - moved;
     let flying = tasks.iter().filter(flying).count();
-    assert!(flying <= lanes as usize + revived, "{flying} slots move in {lanes} lanes: {tasks:#?}");
+    assert!(
+        flying <= lanes as usize + revived.len(),
+        "{flying} slots move in {lanes} lanes: {tasks:#?}"
+    );
 }
 
 /// What runs is not stopped before the new task serves, unless the rollout says why.

@@ -399,6 +399,22 @@ impl World {
         panic!("the world never comes to rest");
     }
 
+    /// Time passes in small steps, in which the leader plans and the agents act.
+    pub fn live(&mut self, ms: u64) {
+        let end_ms = self.now_ms + ms;
+        while self.now_ms < end_ms {
+            self.plan();
+            self.agents();
+            self.advance(50);
+        }
+        self.plan();
+    }
+
+    /// Tasks of a revision that serve.
+    pub fn serving(&self, service: ServiceId, revision: u32) -> usize {
+        self.running(service).iter().filter(|task| task.revision == revision).count()
+    }
+
     pub fn tasks(&self, service: ServiceId) -> Vec<&Task> {
         self.state.tasks_of_service(service).collect()
     }
