@@ -11,6 +11,7 @@
 
 mod budget;
 mod drain;
+pub mod explain;
 mod ids;
 pub mod liveness;
 mod lost;
