@@ -12,7 +12,6 @@ use cluster_model::{Availability, Desired, NodeId, Observed, ServiceId, State, T
 
 use crate::drain::{Verdict, survey};
 use crate::schedule::{self, Inspection, Standing};
-use crate::slots::{Slots, View};
 
 mod remedy;
 
@@ -184,8 +183,7 @@ pub fn drain(view: &State, node: NodeId, now_ms: u64) -> Vec<String> {
     let services: BTreeSet<ServiceId> = live.iter().map(|task| task.service).collect();
     let mut lines = Vec::new();
     for service in services.into_iter().filter_map(|service| view.service(service)) {
-        let slots = Slots::of(view, service.id);
-        let leaving = survey(&View { state: view, service, slots: &slots, now_ms });
+        let leaving = survey(view, service, now_ms);
         for task in live.iter().filter(|task| task.service == service.id) {
             let verdict = leaving.iter().find(|leaving| leaving.task.id == task.id);
             let why = match verdict.map(|leaving| leaving.verdict) {

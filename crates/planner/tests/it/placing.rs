@@ -141,12 +141,30 @@ fn wish() -> impl Strategy<Value = Wish> {
 
 #[derive(Clone, Debug)]
 enum Op {
-    Ask { service: u64, wish: Wish },
-    Scale { service: u64, replicas: u32 },
-    Exit { pick: usize },
-    Agent { node: u64 },
-    Set { node: u64, availability: Availability },
+    Ask {
+        service: u64,
+        wish: Wish,
+    },
+    Scale {
+        service: u64,
+        replicas: u32,
+    },
+    Exit {
+        pick: usize,
+    },
+    Agent {
+        node: u64,
+    },
+    Set {
+        node: u64,
+        availability: Availability,
+    },
     Plan,
+    /// A plan is made now and taken later, when it is stale.
+    Draft,
+    Deliver {
+        pick: usize,
+    },
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -161,6 +179,8 @@ fn op() -> impl Strategy<Value = Op> {
         1 => (1u64..6, availability)
             .prop_map(|(node, availability)| Op::Set { node, availability }),
         8 => Just(Op::Plan),
+        1 => Just(Op::Draft),
+        1 => any::<usize>().prop_map(|pick| Op::Deliver { pick }),
     ]
 }
 
@@ -182,7 +202,7 @@ fn world(machines: &[Machine]) -> World {
     world
 }
 
-fn step(world: &mut World, op: &Op) {
+fn step(world: &mut World, drafts: &mut Vec<Vec<Change>>, op: &Op) {
     match op {
         Op::Ask { service, wish } => {
             let id = ServiceId(*service);
@@ -211,6 +231,13 @@ fn step(world: &mut World, op: &Op) {
         }
         Op::Set { node, availability } => world.availability(NodeId(*node), *availability),
         Op::Plan => plan(world),
+        Op::Draft => drafts.push(world.make_plan(Scope::All).changes),
+        Op::Deliver { pick } => {
+            if !drafts.is_empty() {
+                let changes = drafts[pick % drafts.len()].clone();
+                world.apply_plan(changes);
+            }
+        }
     }
 }
 
@@ -308,8 +335,9 @@ proptest! {
         ops in prop::collection::vec(op(), 1..60),
     ) {
         let mut world = world(&machines);
+        let mut drafts = Vec::new();
         for op in &ops {
-            step(&mut world, op);
+            step(&mut world, &mut drafts, op);
         }
         world.settle_through_waits();
         check_rest(&world);
@@ -323,8 +351,9 @@ proptest! {
         wish in wish(),
     ) {
         let mut world = world(&machines);
+        let mut drafts = Vec::new();
         for op in &ops {
-            step(&mut world, op);
+            step(&mut world, &mut drafts, op);
         }
         world.settle_through_waits();
         let mut lone = spec("lone", 1);

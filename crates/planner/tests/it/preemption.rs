@@ -175,3 +175,14 @@ fn pending_tasks_are_placed_by_priority() {
     assert_eq!(world.running(high).len(), 1);
     assert!(world.running(low).is_empty());
 }
+
+#[test]
+fn many_victims_go_over_several_rounds() {
+    let mut world = World::with_nodes(3);
+    let low = world.create(1, with("low", 300, 0, 10));
+    world.settle();
+    let high = world.create(2, with("high", 300, 100, 10));
+    world.settle();
+    assert_eq!(world.running(high).len(), 300);
+    assert_eq!(world.running(low).len(), 6);
+}
