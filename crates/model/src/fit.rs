@@ -148,12 +148,14 @@ pub fn unusable(node: &Node) -> Option<Obstacle> {
 }
 
 /// The first constraint that the node does not meet.
+#[inline]
 pub fn unmet(node: &Node, spec: &TaskSpec) -> Option<Obstacle> {
     let constraints = &spec.placement.constraints;
     constraints.iter().position(|constraint| !constraint.holds(node)).map(Obstacle::Constraint)
 }
 
 /// CPU and memory.
+#[inline]
 pub fn room(capacity: Resources, used: Resources, wanted: Resources) -> Option<Obstacle> {
     if used.cpu_nanos.saturating_add(wanted.cpu_nanos) > capacity.cpu_nanos {
         Some(Obstacle::Cpu)
@@ -180,6 +182,7 @@ fn used(state: &State, node: NodeId, supposed: Supposed<'_>) -> Resources {
 
 /// Whether a spec asks for more than CPU, memory and constraints, so that the node's tasks must be
 /// looked at one by one.
+#[inline]
 pub fn has_extras(spec: &TaskSpec) -> bool {
     !spec.host_ports.is_empty() || !spec.generic.is_empty() || spec.placement.max_per_node > 0
 }

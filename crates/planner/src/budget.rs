@@ -5,21 +5,33 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cluster_model::{ServiceId, State};
+use cluster_model::{NodeState, Service, ServiceId, State, Task};
 
-/// Slots of a service that must stay as they are, or may still be taken.
-pub(crate) fn left(state: &State, service: ServiceId) -> u32 {
+/// The task does what it is there for, as far as anybody hears.
+pub(crate) fn is_healthy(state: &State, task: &Task) -> bool {
+    let heard = |node| state.node(node).is_some_and(|node| node.state != NodeState::Down);
+    task.serves() && task.node.is_some_and(heard)
+}
+
+/// Slots that a service should have filled, of which so many are at present. Those of jobs go as
+/// they are done.
+pub(crate) fn slots_wanted(service: &Service, filled: u32) -> u32 {
+    if service.spec.mode.is_job() { filled } else { filled.max(service.spec.replicas()) }
+}
+
+/// Slots that may still be taken.
+fn left(state: &State, service: ServiceId) -> u32 {
     let Some(owner) = state.service(service) else { return u32::MAX };
     let mut slots = BTreeSet::new();
     let mut healthy = BTreeSet::new();
     for task in state.tasks_of_service(service).filter(|task| task.fills_slot()) {
         slots.insert(task.slot);
-        if task.serves() {
+        if is_healthy(state, task) {
             healthy.insert(task.slot);
         }
     }
     let count = |slots: &BTreeSet<u32>| u32::try_from(slots.len()).unwrap_or(u32::MAX);
-    let total = count(&slots).max(owner.spec.replicas());
+    let total = slots_wanted(owner, count(&slots));
     owner.spec.max_unavailable.of(total).saturating_sub(total - count(&healthy))
 }
 

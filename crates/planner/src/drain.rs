@@ -12,16 +12,17 @@
 //! Tasks with a target are not ours: they have nowhere else to go.
 
 use cluster_model::task::Moved;
-use cluster_model::{Availability, Desired, NewTask, Node, Reason, Task};
+use cluster_model::{Availability, Desired, NewTask, Node, Reason, Service, State, Task};
 
+use crate::budget::{is_healthy, slots_wanted};
 use crate::schedule;
-use crate::slots::{Slot, Steps, View};
+use crate::slots::{Slot, Slots, Steps, View, up};
 
 /// How long a slot that is not healthy is waited for, from the creation of its task.
 const PATIENCE_MS: u64 = 10 * 60 * 1000;
 
 pub(crate) fn plan(view: &View<'_>, steps: &mut Steps) {
-    for leaving in survey(view) {
+    for leaving in survey(view.state, view.service, view.now_ms) {
         match leaving.verdict {
             Verdict::Now if !steps.take_room() => return,
             Verdict::Now => go(view, &leaving, steps),
@@ -82,33 +83,31 @@ pub(crate) enum Verdict {
 }
 
 /// The tasks of a service that must leave their nodes: first those that go whatever the others do.
-pub(crate) fn survey<'a>(view: &View<'a>) -> Vec<Leaving<'a>> {
-    let mut leaving: Vec<(&'a Task, &'a Node, Moved)> = view
-        .slots
-        .iter()
-        .flat_map(|slot| slot.tasks())
+pub(crate) fn survey<'a>(state: &'a State, service: &Service, now_ms: u64) -> Vec<Leaving<'a>> {
+    let mut leaving: Vec<(&'a Task, &'a Node, Moved)> = state
+        .tasks_of_service(service.id)
         .filter(|task| task.fills_slot() && task.target.is_none())
         .filter_map(|task| {
-            let node = view.state.node(task.node?)?;
-            Some((task, node, must_move(view, task)?))
+            let node = state.node(task.node?)?;
+            Some((task, node, must_move(state, service, task)?))
         })
         .collect();
     if leaving.is_empty() {
         return Vec::new();
     }
-    leaving.sort_by_key(|(task, ..)| task.serves());
-    let is_job = view.service.spec.mode.is_job();
-    let mut budget = Budget::of(view);
+    leaving.sort_by_key(|(task, ..)| is_healthy(state, task));
+    let is_job = service.spec.mode.is_job();
+    let mut budget = Budget::of(state, service, now_ms);
     let verdict = |(task, node, why): (&'a Task, &'a Node, Moved)| {
         let drained = why == Moved::NodeDrained;
         let policy = node.spec.drain;
         let deadline_ms = policy.deadline_at_ms.filter(|_| drained);
-        let forced = drained && policy.force || deadline_ms.is_some_and(|at| at <= view.now_ms);
+        let forced = drained && policy.force || deadline_ms.is_some_and(|at| at <= now_ms);
         let verdict = if forced {
             Verdict::Now
-        } else if is_job && drained && view.up(task) {
+        } else if is_job && drained && up(task) {
             Verdict::Finishes { until_ms: deadline_ms }
-        } else if !task.serves() {
+        } else if !is_healthy(state, task) {
             Verdict::Now
         } else {
             budget.take(deadline_ms)
@@ -130,26 +129,26 @@ struct Budget {
 }
 
 impl Budget {
-    fn of(view: &View<'_>) -> Self {
-        let (mut total, mut healthy) = (0u32, 0u32);
+    fn of(state: &State, service: &Service, now_ms: u64) -> Self {
+        let (mut filled, mut healthy) = (0u32, 0u32);
         let mut coming: Option<(u64, u32)> = None;
         let mut unbounded = false;
-        for slot in view.slots.iter().filter(|slot| view.occupied(slot)) {
-            total += 1;
-            if slot.tasks().any(|task| view.serves(task)) {
+        for slot in Slots::of(state, service.id).iter().filter(|slot| slot.lead().is_some()) {
+            filled += 1;
+            if slot.tasks().any(|task| is_healthy(state, task)) {
                 healthy += 1;
                 continue;
             }
             let Some(holder) = slot.holder() else { continue };
-            let nowhere = explained(holder) && schedule::is_hopeless(view.state, holder);
+            let nowhere = explained(holder) && schedule::is_hopeless(state, holder);
             unbounded |= nowhere && moving(holder);
-            if let Some(until_ms) = hope(view, &slot, holder).filter(|_| !nowhere) {
+            if let Some(until_ms) = hope(&slot, holder, now_ms).filter(|_| !nowhere) {
                 coming = coming.max(Some((until_ms, slot.number())));
             }
         }
-        let total = total.max(view.service.spec.replicas());
+        let total = slots_wanted(service, filled);
         let unhealthy = total - healthy;
-        let allowed = view.service.spec.max_unavailable.of(total).max(1);
+        let allowed = service.spec.max_unavailable.of(total).max(1);
         let left = allowed.saturating_sub(unhealthy);
         // What is broken for good must not hold the drain for ever.
         let left = if coming.is_none() { left.max(1) } else { left };
@@ -177,10 +176,10 @@ impl Budget {
 
 /// Until when an unhealthy slot may be expected to become healthy; none when it was seen to fail,
 /// or had its time.
-fn hope(view: &View<'_>, slot: &Slot<'_>, holder: &Task) -> Option<u64> {
+fn hope(slot: &Slot<'_>, holder: &Task, now_ms: u64) -> Option<u64> {
     let newest_ms = slot.newest().map_or(holder.created_at_ms, |task| task.created_at_ms);
     let until_ms = newest_ms.saturating_add(PATIENCE_MS);
-    (holder.restarts == 0 && until_ms > view.now_ms).then_some(until_ms)
+    (holder.restarts == 0 && until_ms > now_ms).then_some(until_ms)
 }
 
 /// The task replaces one that had to leave its node.
@@ -194,10 +193,10 @@ fn explained(task: &Task) -> bool {
 }
 
 /// Why the task has to leave its node, if it has to.
-pub(crate) fn must_move(view: &View<'_>, task: &Task) -> Option<Moved> {
-    let node = view.state.node(task.node?)?;
+pub(crate) fn must_move(state: &State, service: &Service, task: &Task) -> Option<Moved> {
+    let node = state.node(task.node?)?;
     if node.spec.availability == Availability::Drain {
         return Some(Moved::NodeDrained);
     }
-    (!view.service.may_stay(task.revision, node)).then_some(Moved::ConstraintsNotMet)
+    (!service.may_stay(task.revision, node)).then_some(Moved::ConstraintsNotMet)
 }

@@ -12,6 +12,7 @@
 mod budget;
 pub mod cron;
 mod drain;
+pub mod explain;
 pub mod forecast;
 mod global;
 mod ids;

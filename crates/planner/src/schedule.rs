@@ -11,6 +11,7 @@
 mod candidate;
 mod claim;
 mod history;
+mod inspect;
 mod preempt;
 mod rank;
 mod spread;
@@ -22,7 +23,7 @@ use std::sync::Arc;
 
 use cluster_model::command::WRITTEN_BY_THIS_PLAN;
 use cluster_model::fit::{self, Seeker, Supposed};
-use cluster_model::{Change, Command, Reply, ServiceId, State, Task, TaskSpec};
+use cluster_model::{Change, Command, Reply, ServiceId, State, Task, TaskId, TaskSpec};
 
 use crate::budget::Budgets;
 use crate::{Ids, Note, restart};
@@ -33,7 +34,9 @@ use preempt::Preemption;
 use rank::{Ranking, place_of};
 use spread::Verdict;
 
-pub(crate) use words::Tally;
+pub(crate) use claim::name;
+pub(crate) use inspect::{Inspection, Standing, failed_before, inspect};
+pub(crate) use words::{Tally, bytes, cores};
 
 /// Stamps speculative writes; never leaves the pass.
 pub(crate) const SPECULATIVE_INDEX: u64 = WRITTEN_BY_THIS_PLAN;
@@ -54,6 +57,8 @@ struct Group<'a> {
     priority: u8,
     spec: &'a TaskSpec,
     tasks: Vec<&'a Task>,
+    /// A task that is looked at as if it had no node yet.
+    except: Option<TaskId>,
 }
 
 impl<'a> Group<'a> {
@@ -115,7 +120,14 @@ fn groups(state: &State, now_ms: u64) -> (Vec<&Task>, Vec<Group<'_>>) {
             let owner = state.service(service)?;
             let spec = owner.rules_of(revision)?;
             tasks.sort_unstable_by_key(|task| (task.slot, task.id));
-            Some(Group { service, revision, priority: owner.spec.priority, spec, tasks })
+            Some(Group {
+                service,
+                revision,
+                priority: owner.spec.priority,
+                spec,
+                tasks,
+                except: None,
+            })
         })
         .collect();
     groups.sort_unstable_by_key(|group| {

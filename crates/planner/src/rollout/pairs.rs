@@ -52,7 +52,7 @@ pub(crate) fn plan(view: &View<'_>, steps: &mut Steps) {
 }
 
 fn fate(view: &View<'_>, old: &Task, new: &Task, settle_ms: u64) -> Fate {
-    let leaves = |task: &Task| drain::must_move(view, task).is_some();
+    let leaves = |task: &Task| drain::must_move(view.state, view.service, task).is_some();
     let canary = view.service.canaries() > 0;
     // There is nothing to keep.
     if !worth_keeping(view, old)

@@ -105,7 +105,7 @@ impl<'a> Standing<'a> {
 
     /// Its holder is another stage's to move first.
     pub fn must_leave_node(&self, view: &View<'_>) -> bool {
-        self.lead.is_some_and(|lead| drain::must_move(view, lead).is_some())
+        self.lead.is_some_and(|lead| drain::must_move(view.state, view.service, lead).is_some())
     }
 }
 

@@ -5,7 +5,7 @@ use cluster_model::spec::Resources;
 use cluster_model::state::Usage;
 use cluster_model::{Node, State, TaskSpec};
 
-pub(super) struct Candidate<'a> {
+pub(crate) struct Candidate<'a> {
     pub node: &'a Node,
     pub used: Resources,
     pub tasks: u32,
@@ -80,6 +80,14 @@ impl<'a> Candidate<'a> {
     pub fn take(&mut self, spec: &TaskSpec) {
         add(&mut self.used, spec.reservations);
         self.tasks += 1;
+    }
+
+    /// A task that is here is looked at as if it were not.
+    pub fn give_back(&mut self, spec: &TaskSpec) {
+        let held = spec.reservations;
+        self.used.cpu_nanos = self.used.cpu_nanos.saturating_sub(held.cpu_nanos);
+        self.used.memory_bytes = self.used.memory_bytes.saturating_sub(held.memory_bytes);
+        self.tasks = self.tasks.saturating_sub(1);
     }
 
     /// After tasks here were told to stop.

@@ -18,8 +18,9 @@ use cluster_model::{Change, Desired, NewTask, Reason, ServiceId, State, Task, Ta
 
 use super::candidate::Candidate;
 use super::{Group, Placer, claim};
+use crate::budget::is_healthy;
 
-/// Tasks preempted in one pass, unless a single task needs more.
+/// Tasks preempted in one round of a pass, unless a single task needs more.
 pub(super) const VICTIMS_MAX: usize = 100;
 /// Victims have a priority lower by at least so much.
 const GAP: u8 = 10;
@@ -227,7 +228,8 @@ impl Trial<'_, '_> {
             let allowed = |at: &usize| {
                 let task = self.lower[*at].task;
                 let within = left.as_ref().is_none_or(|left| {
-                    !task.serves() || left.get(&task.service).is_some_and(|left| *left > 0)
+                    !is_healthy(self.state, task)
+                        || left.get(&task.service).is_some_and(|left| *left > 0)
                 });
                 within && !chosen.contains(at) && self.gain(*at) > 0
             };
@@ -246,7 +248,7 @@ impl Trial<'_, '_> {
             chosen.push(next);
             let task = self.lower[next].task;
             if let Some(left) = left.as_mut().and_then(|left| left.get_mut(&task.service))
-                && task.serves()
+                && is_healthy(self.state, task)
             {
                 *left = left.saturating_sub(1);
             }
@@ -313,7 +315,9 @@ impl Trial<'_, '_> {
 
     fn cost(&self, chosen: &[usize], mut left: BTreeMap<ServiceId, u32>) -> Cost {
         let mut breaches = 0;
-        for task in chosen.iter().map(|at| self.lower[*at].task).filter(|task| task.serves()) {
+        for task in
+            chosen.iter().map(|at| self.lower[*at].task).filter(|task| is_healthy(self.state, task))
+        {
             match left.get_mut(&task.service) {
                 Some(left @ 1..) => *left -= 1,
                 _ => breaches += 1,

@@ -13,14 +13,14 @@ use cluster_model::{NodeId, ServiceId, State, TaskSpec};
 use super::Group;
 use super::candidate::Candidate;
 use super::history::Failures;
-use super::spread::{Tree, Verdict};
+use super::spread::{Share, Tree, Verdict};
 
 /// One whole, as shares are counted.
 const WHOLE: u128 = 1_000_000;
 
 /// Smaller is better.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Score {
+pub(crate) struct Score {
     /// The weights of met wishes, negated.
     pub wishes: i32,
     pub first: u32,
@@ -61,6 +61,9 @@ impl<'a> Ranking<'a> {
         let mut failures = Failures::default();
         let mut of_service = vec![0u32; nodes.len()];
         for task in state.tasks_of_service(group.service) {
+            if Some(task.id) == group.except {
+                continue;
+            }
             if !task.fills_slot() {
                 failures.note(task, group.revision, now_ms);
             } else if let Some(place) = task.node.and_then(|node| place_of(nodes, node)) {
@@ -146,8 +149,9 @@ impl<'a> Ranking<'a> {
         self.strategy
     }
 
-    pub fn tree(&self) -> &Tree {
-        &self.tree
+    /// What a node's branches have, the outermost first.
+    pub fn shares(&self, place: usize) -> Vec<Share> {
+        self.tree.shares(place)
     }
 
     pub fn of_service(&self, place: usize) -> u32 {

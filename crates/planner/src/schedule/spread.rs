@@ -34,7 +34,7 @@ struct Branch {
 
 /// How much of its share a branch has.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Share {
+pub(crate) struct Share {
     pub has: u32,
     pub weight: u64,
 }

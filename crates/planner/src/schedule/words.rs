@@ -37,7 +37,7 @@ pub(crate) struct Tally<'a> {
     pub suitable: Vec<&'a Node>,
     /// Most room of a node that lacks some.
     pub most: Resources,
-    most_generic: u64,
+    pub most_generic: u64,
 }
 
 impl<'a> Tally<'a> {
@@ -78,8 +78,13 @@ impl<'a> Tally<'a> {
 
     /// One obstacle with its number of nodes.
     pub fn part(&self, obstacle: Obstacle, count: usize) -> String {
+        let nodes = if count == 1 { "node" } else { "nodes" };
+        format!("{count} {nodes} {}", self.what(obstacle, count))
+    }
+
+    /// What so many nodes are or do.
+    pub fn what(&self, obstacle: Obstacle, count: usize) -> String {
         let spec = self.seeker.spec;
-        let nodes = if count == 1 { "1 node".to_owned() } else { format!("{count} nodes") };
         let many = |one: &'static str, more: &'static str| if count == 1 { one } else { more };
         let has = many("has", "have");
         let at_most = many("", "at most ");
@@ -87,49 +92,46 @@ impl<'a> Tally<'a> {
             Obstacle::Constraint(place) => {
                 let does = many("does", "do");
                 let constraint = spec.placement.constraints.get(place).map(ToString::to_string);
-                format!("{nodes} {does} not meet constraint {}", constraint.unwrap_or_default())
+                format!("{does} not meet constraint {}", constraint.unwrap_or_default())
             }
             Obstacle::Cpu => format!(
-                "{nodes} {has} insufficient CPU (wants {}, {at_most}{} free)",
+                "{has} insufficient CPU (wants {}, {at_most}{} free)",
                 cores(spec.reservations.cpu_nanos),
                 cores(self.most.cpu_nanos)
             ),
             Obstacle::Memory => format!(
-                "{nodes} {has} insufficient memory (wants {}, {at_most}{} free)",
+                "{has} insufficient memory (wants {}, {at_most}{} free)",
                 bytes(spec.reservations.memory_bytes),
                 bytes(self.most.memory_bytes)
             ),
             Obstacle::Generic(place) => match spec.generic.iter().nth(place) {
                 Some((kind, wanted)) => format!(
-                    "{nodes} {has} insufficient {kind} (wants {wanted}, {at_most}{} free)",
+                    "{has} insufficient {kind} (wants {wanted}, {at_most}{} free)",
                     self.most_generic
                 ),
-                None => format!("{nodes} {has} insufficient generic resources"),
+                None => format!("{has} insufficient generic resources"),
             },
-            Obstacle::HostPort(port) => format!("{nodes} {has} a task on host port {port}"),
+            Obstacle::HostPort(port) => format!("{has} a task on host port {port}"),
             Obstacle::Published(port) => {
                 let owner = self.state.port_owner(port).and_then(|id| self.state.service(id));
                 let owner = owner.map_or("another", |service| service.spec.name.as_str());
                 let listens = many("listens", "listen");
-                format!("{nodes} {listens} on port {port} for service {owner}")
+                format!("{listens} on port {port} for service {owner}")
             }
             Obstacle::MaxPerNode => {
                 let max = spec.placement.max_per_node;
                 let tasks = if max == 1 { "1 task".to_owned() } else { format!("{max} tasks") };
-                format!("{nodes} {has} the {tasks} of the service allowed per node")
+                format!("{has} the {tasks} of the service allowed per node")
             }
             Obstacle::Promised => {
-                format!(
-                    "{nodes} {} for a task that comes first",
-                    many("keeps its room", "keep their room")
-                )
+                format!("{} for a task that comes first", many("keeps its room", "keep their room"))
             }
-            Obstacle::Unhealthy => format!("{nodes} {has} a runtime that does not answer"),
-            Obstacle::Down => format!("{nodes} down"),
-            Obstacle::Drained => format!("{nodes} drained"),
-            Obstacle::Paused => format!("{nodes} paused"),
-            Obstacle::Unknown => format!("{nodes} not yet heard from"),
-            Obstacle::Target => format!("{nodes} other than the one it is for"),
+            Obstacle::Unhealthy => format!("{has} a runtime that does not answer"),
+            Obstacle::Down => "down".to_owned(),
+            Obstacle::Drained => "drained".to_owned(),
+            Obstacle::Paused => "paused".to_owned(),
+            Obstacle::Unknown => "not yet heard from".to_owned(),
+            Obstacle::Target => "not the one it is for".to_owned(),
         }
     }
 }

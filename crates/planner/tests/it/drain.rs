@@ -1,7 +1,10 @@
 //! Tasks that must leave their nodes.
 
+use cluster_model::spec::{Amount, Mode};
 use cluster_model::task::Moved;
-use cluster_model::{Availability, NodeId, Reason, ServiceId};
+use cluster_model::{
+    Availability, Command, Desired, DrainPolicy, NodeId, NodeSpec, Observed, Reason, ServiceId,
+};
 
 use crate::world::{CRASH, World, spec};
 
@@ -107,4 +110,95 @@ fn a_paused_node_keeps_its_tasks_and_gets_no_new_ones() {
     world.scale(web, 4);
     world.settle();
     assert_eq!(world.spread(web), [1, 3]);
+}
+
+fn drain(world: &mut World, id: NodeId, drain: DrainPolicy) {
+    let node = world.state.node(id).expect("known");
+    let spec = NodeSpec { availability: Availability::Drain, drain, ..node.spec.clone() };
+    let version = node.version;
+    let at_ms = world.now_ms;
+    world.apply(Command::UpdateNode { id, version, spec, at_ms }).expect("updated");
+}
+
+#[test]
+fn a_larger_budget_lets_more_go_at_once() {
+    let mut world = World::with_nodes(2);
+    let mut spec = spec("web", 8);
+    spec.max_unavailable = Amount::Percent(25);
+    let web = world.create(1, spec);
+    world.settle();
+    world.availability(NodeId(1), Availability::Drain);
+    world.plan();
+    assert_eq!(world.running(web).len(), 6);
+    world.update(web, |spec| spec.max_unavailable = Amount::Count(3));
+    world.plan();
+    assert_eq!(world.running(web).len(), 5);
+}
+
+#[test]
+fn a_replacement_that_is_not_well_holds_the_drain_for_a_while_only() {
+    let mut world = World::with_nodes(2);
+    let web = world.create(1, spec("web", 4));
+    world.settle();
+    world.availability(NodeId(1), Availability::Drain);
+    world.plan();
+    world.agent(NodeId(1));
+    world.plan();
+    // The replacement never gets further than being prepared.
+    let before = on(&world, web, 1);
+    assert_eq!(before, 1);
+    world.advance(599_000);
+    world.plan();
+    assert_eq!(on(&world, web, 1), before);
+    world.advance(2_000);
+    world.plan();
+    assert_eq!(on(&world, web, 1), before - 1);
+}
+
+#[test]
+fn at_the_deadline_and_by_force_everything_goes() {
+    for force in [false, true] {
+        let mut world = World::with_nodes(2);
+        let web = world.create(1, spec("web", 6));
+        world.settle();
+        let deadline_at_ms = (!force).then_some(world.now_ms + 60_000);
+        drain(&mut world, NodeId(1), DrainPolicy { deadline_at_ms, force });
+        world.plan();
+        if !force {
+            assert_eq!(on(&world, web, 1), 2);
+            assert_eq!(world.wake_at_ms, deadline_at_ms);
+            world.advance(60_000);
+            world.plan();
+        }
+        assert_eq!(on(&world, web, 1), 0);
+        world.settle();
+        assert_eq!(world.running(web).len(), 6);
+    }
+}
+
+/// A running task of a job, put there by hand: the planner of jobs is not part of this test.
+#[test]
+fn running_tasks_of_jobs_finish_unless_the_deadline_comes_first() {
+    let mut world = World::with_nodes(2);
+    let mut spec = spec("job", 2);
+    spec.mode = Mode::ReplicatedJob { completions: 2, max_concurrent: 0 };
+    let job = world.create(1, spec);
+    let tasks = (1..=2).map(|slot| cluster_model::NewTask::new(slot, Reason::ScaleUp)).collect();
+    let base = cluster_model::TaskId(10);
+    if world.tasks(job).is_empty() {
+        let change = cluster_model::Change::CreateTasks { service: job, revision: 1, base, tasks };
+        world.apply_plan(vec![change]);
+    }
+    world.settle();
+    assert_eq!(world.spread(job), [1, 1]);
+    let deadline_at_ms = Some(world.now_ms + 60_000);
+    drain(&mut world, NodeId(1), DrainPolicy { deadline_at_ms, force: false });
+    world.settle();
+    assert_eq!(world.spread(job), [1, 1], "left to finish");
+    world.advance(60_000);
+    world.settle();
+    assert_eq!(world.spread(job), [0, 2]);
+    assert!(world.running(job).iter().all(|task| task.desired == Desired::Running));
+    let task = world.holder(job, 1).id;
+    world.ends(task, Observed::Complete);
 }

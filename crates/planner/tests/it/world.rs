@@ -471,6 +471,7 @@ fn check_step(before: &State, after: &State) {
             assert!(other.is_none(), "may run twice: {tasks:#?}");
         }
     }
+    crate::holdings::check(before, after);
     for node in after.nodes() {
         let (held, room) = (after.usage(node.id).reserved, node.description.capacity);
         assert!(held.memory_bytes <= room.memory_bytes, "memory of {node:?} overbooked: {held:?}");
