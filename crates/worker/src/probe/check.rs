@@ -80,12 +80,13 @@ async fn exec(
     let ended = {
         let reading = async { tokio::join!(read(stdout, &mut out), read(stderr, &mut err)) };
         tokio::pin!(reading);
-        let ended = tokio::select! {
-            ended = &mut exit => ended,
+        tokio::select! {
+            ended = &mut exit => {
+                let _ = tokio::time::timeout(REST_MAX, reading).await;
+                ended
+            }
             _ = &mut reading => exit.await,
-        };
-        let _ = tokio::time::timeout(REST_MAX, reading).await;
-        ended
+        }
     };
     let exit = ended.map_err(|error| chain(&error))?;
     if exit.code == Some(0) {

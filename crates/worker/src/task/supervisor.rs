@@ -226,15 +226,12 @@ impl Supervisor {
                 false => std::future::pending().await,
             }
         };
+        let stop_after_ms = if self.heeds_silence() { self.stop_after_ms() } else { 0 };
         let standing = async {
             match &mut self.probing {
                 Some(probing) if lives => probing.changed().await,
                 _ => std::future::pending::<Standing>().await,
             }
-        };
-        let stop_after_ms = match &self.assignment {
-            Some(assignment) if lives && !self.facts.doomed => assignment.stop_after_ms,
-            _ => 0,
         };
         let over = async {
             match deadline {
