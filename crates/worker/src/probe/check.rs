@@ -123,7 +123,9 @@ fn shown(bytes: &[u8]) -> String {
 
 /// Redirections are not followed: they are an answer.
 async fn get(address: SocketAddr, path: &str) -> Result<(), String> {
-    let request = hyper::Request::get(path)
+    // Anything else would not be a path but another form of request.
+    let slash = if path.starts_with('/') { "" } else { "/" };
+    let request = hyper::Request::get(format!("{slash}{path}"))
         .header(hyper::header::HOST, address.to_string())
         .header(hyper::header::USER_AGENT, "cluster-worker")
         .header(hyper::header::CONNECTION, "close")

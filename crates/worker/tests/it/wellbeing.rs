@@ -173,3 +173,23 @@ async fn a_task_that_ends_when_cut_off_is_not_started_while_it_may_be() {
     session.recorded(&id(1), "running").await;
     site.stop(scope).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_manager_that_is_out_of_touch_itself_starts_no_such_task() {
+    let (mut manager, mut site) = begin().await;
+    manager.set_hears(false);
+    let scope = site.start(&[manager.address()]).await;
+    let (mut session, _) = manager.session().await;
+    let mut bounded = task(1, "running");
+    bounded.stop_after_ms = 60_000;
+    let mut other = task(2, "running");
+    other.revision = 2;
+    session.assign(10, true, vec![bounded, other]).await;
+    session.recorded(&id(2), "running").await;
+    let first = id(1);
+    let early = session.report(&first, "running");
+    assert!(tokio::time::timeout(Duration::from_millis(400), early).await.is_err());
+    manager.set_hears(true);
+    session.recorded(&id(1), "running").await;
+    site.stop(scope).await;
+}

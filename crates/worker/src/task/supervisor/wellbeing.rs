@@ -133,7 +133,8 @@ impl Supervisor {
     /// manager in touch says now counts.
     pub(super) fn may_begin(&self) -> bool {
         let hearing = *self.node.hearing.borrow();
-        hearing.synced && (self.stop_after_ms() == 0 || (hearing.present && !self.is_cut_off()))
+        let in_touch = self.node.contact.was_heard() && !self.is_cut_off();
+        hearing.synced && (self.stop_after_ms() == 0 || (hearing.present && in_touch))
     }
 }
 
