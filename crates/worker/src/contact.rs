@@ -10,10 +10,11 @@
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use nix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
 
 use crate::durable;
 
@@ -38,6 +39,10 @@ fn boot_id() -> String {
 pub struct Contact {
     /// Moment at which the newest thing that was heard was sent.
     heard_ms: AtomicU64,
+    /// By this process.
+    was_heard: AtomicBool,
+    /// Something was heard.
+    pub news: Notify,
     kept_ms: AtomicU64,
     path: PathBuf,
 }
@@ -53,12 +58,25 @@ impl Contact {
     pub fn load(path: PathBuf) -> Self {
         let started_ms = now_ms();
         let heard_ms = kept(&path).map_or(started_ms, |kept| kept.min(started_ms));
-        Self { heard_ms: AtomicU64::new(heard_ms), kept_ms: AtomicU64::new(0), path }
+        Self {
+            heard_ms: AtomicU64::new(heard_ms),
+            was_heard: AtomicBool::new(false),
+            news: Notify::new(),
+            kept_ms: AtomicU64::new(0),
+            path,
+        }
     }
 
     /// A manager answered what was sent at this moment.
     pub fn heard(&self, sent: Moment) {
         self.heard_ms.fetch_max(sent.0, Ordering::AcqRel);
+        self.was_heard.store(true, Ordering::Release);
+        self.news.notify_waiters();
+    }
+
+    /// Since this process started: what counts from its start alone is nobody's word.
+    pub fn was_heard(&self) -> bool {
+        self.was_heard.load(Ordering::Acquire)
     }
 
     /// For how long nothing has been heard.

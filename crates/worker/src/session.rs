@@ -156,7 +156,6 @@ impl Agent {
         let (sender, receiver) = mpsc::channel(OUTGOING_MAX);
         let out = Outgoing(sender);
         let hello = pb::Hello { description: Some(self.description.clone()) };
-        let greeted = Moment::now();
         if let Err(ended) = out.say(Said::Hello(hello)) {
             return ended;
         }
@@ -172,7 +171,7 @@ impl Agent {
         *failures = 0;
         let scope = self.scope.child("session");
         let requests = Requests::new(self.node.clone(), channel, scope);
-        match self.talk(inbound, out, requests, greeted).await {
+        match self.talk(inbound, out, requests).await {
             Ok(never) => match never {},
             Err(ended) => ended,
         }
@@ -183,7 +182,6 @@ impl Agent {
         mut inbound: Streaming<pb::ManagerMessage>,
         out: Outgoing,
         mut requests: Requests,
-        greeted: Moment,
     ) -> Result<std::convert::Infallible, Ended> {
         let node = self.node.clone();
         let mut reporting = Reporting::begin(&node.outbox);
@@ -193,7 +191,9 @@ impl Agent {
         let mut told = Told::default();
         let mut beats = Beats::default();
         let mut period = HEARTBEAT_PERIOD;
-        let mut beat = Instant::now() + jittered(period);
+        // At once: a welcome says only that the manager listens, an answered heartbeat that it is
+        // in touch with the leader.
+        let mut beat = Instant::now();
         loop {
             tokio::select! {
                 heard = inbound.message() => {
@@ -204,7 +204,6 @@ impl Agent {
                                 .clamp(Duration::from_millis(50), Duration::from_secs(60));
                             beat = beat.min(Instant::now() + jittered(period));
                             tracing::debug!(session_id = welcome.session_id, ?period, "welcome");
-                            node.contact.heard(greeted);
                         }
                         Some(Heard::Assignments(message)) => {
                             self.take_assignments(&mut intake, message).await?;
@@ -226,10 +225,7 @@ impl Agent {
                         Some(Heard::LogRequest(request)) => requests.take(request),
                         Some(Heard::Managers(managers)) => self.managers.learn(managers.addresses),
                         Some(Heard::Heard(answer)) => {
-                            if let Some(sent) = beats.answered(answer.sequence) {
-                                node.contact.heard(sent);
-                                self.keep_contact();
-                            }
+                            self.take_answer(beats.answered(answer.sequence));
                         }
                         // A newer manager may say what we do not know.
                         None => {}
@@ -237,9 +233,8 @@ impl Agent {
                 }
                 report = reporting.next() => out.say(Said::Report(report))?,
                 () = tokio::time::sleep_until(beat) => {
-                    let trouble = node.health.trouble().unwrap_or_default();
                     let sequence = beats.next(Moment::now());
-                    out.say(Said::Heartbeat(pb::Heartbeat { trouble, sequence }))?;
+                    out.say(heartbeat(&node, sequence))?;
                     beat = Instant::now() + jittered(period);
                 }
                 changed = followed.changed() => {
@@ -290,9 +285,11 @@ impl Agent {
         Ok(())
     }
 
-    /// Beside the session, which shall not wait for a disk. Only where it may matter: a task that
-    /// ends by itself needs it after a restart.
-    fn keep_contact(&self) {
+    /// A manager has heard what was sent at this moment. Written down beside the session, which
+    /// shall not wait for a disk, and only where it may matter: for a task that ends by itself.
+    fn take_answer(&self, sent: Option<Moment>) {
+        let Some(sent) = sent else { return };
+        self.node.contact.heard(sent);
         let matters = || self.table.tasks.values().any(|task| task.stop_after_ms > 0);
         if self.node.contact.is_unkept() && matters() {
             let node = self.node.clone();
@@ -309,6 +306,11 @@ fn complain(address: &str, failures: u32, ended: &Ended) {
     } else {
         tracing::debug!(address, failures, error, "no session; trying the next manager");
     }
+}
+
+fn heartbeat(node: &Node, sequence: u64) -> Said {
+    let trouble = node.health.trouble().unwrap_or_default();
+    Said::Heartbeat(pb::Heartbeat { trouble, sequence })
 }
 
 struct Outgoing(mpsc::Sender<pb::WorkerMessage>);

@@ -80,12 +80,13 @@ async fn exec(
     let ended = {
         let reading = async { tokio::join!(read(stdout, &mut out), read(stderr, &mut err)) };
         tokio::pin!(reading);
-        let ended = tokio::select! {
-            ended = &mut exit => ended,
+        tokio::select! {
+            ended = &mut exit => {
+                let _ = tokio::time::timeout(REST_MAX, reading).await;
+                ended
+            }
             _ = &mut reading => exit.await,
-        };
-        let _ = tokio::time::timeout(REST_MAX, reading).await;
-        ended
+        }
     };
     let exit = ended.map_err(|error| chain(&error))?;
     if exit.code == Some(0) {
@@ -122,7 +123,9 @@ fn shown(bytes: &[u8]) -> String {
 
 /// Redirections are not followed: they are an answer.
 async fn get(address: SocketAddr, path: &str) -> Result<(), String> {
-    let request = hyper::Request::get(path)
+    // Anything else would not be a path but another form of request.
+    let slash = if path.starts_with('/') { "" } else { "/" };
+    let request = hyper::Request::get(format!("{slash}{path}"))
         .header(hyper::header::HOST, address.to_string())
         .header(hyper::header::USER_AGENT, "cluster-worker")
         .header(hyper::header::CONNECTION, "close")

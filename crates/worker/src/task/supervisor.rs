@@ -31,8 +31,6 @@ use crate::task::ending::Ending;
 use crate::task::machine::{self, Action, Container, Facts, Goal, Stopping};
 use crate::task::record::Record;
 
-/// How often a task that may not begin yet is looked at again.
-const WORD_PERIOD: Duration = Duration::from_millis(500);
 /// Grace of a container whose assignment is not known any more and that has no label.
 const DEFAULT_GRACE: Duration = Duration::from_secs(10);
 
@@ -226,15 +224,12 @@ impl Supervisor {
                 false => std::future::pending().await,
             }
         };
+        let stop_after_ms = if self.heeds_silence() { self.stop_after_ms() } else { 0 };
         let standing = async {
             match &mut self.probing {
                 Some(probing) if lives => probing.changed().await,
                 _ => std::future::pending::<Standing>().await,
             }
-        };
-        let stop_after_ms = match &self.assignment {
-            Some(assignment) if lives && !self.facts.doomed => assignment.stop_after_ms,
-            _ => 0,
         };
         let over = async {
             match deadline {
@@ -264,7 +259,11 @@ impl Supervisor {
 
     /// Nothing new is begun before a manager has said that it is still wanted.
     async fn wait_for_word(&mut self) -> bool {
-        let mut hearing = self.node.hearing.subscribe();
+        let node = self.node.clone();
+        let mut hearing = node.hearing.subscribe();
+        let heard = node.contact.news.notified();
+        tokio::pin!(heard);
+        heard.as_mut().enable();
         // What was heard may have come between.
         if self.may_begin() {
             return true;
@@ -272,8 +271,7 @@ impl Supervisor {
         tokio::select! {
             heard = hearing.changed() => heard.is_ok(),
             changed = self.wanted.changed() => changed.is_ok(),
-            // Being heard again is told by nobody.
-            () = tokio::time::sleep(WORD_PERIOD) => true,
+            () = heard => true,
         }
     }
 

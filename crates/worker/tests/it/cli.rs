@@ -36,8 +36,10 @@ async fn refusals_name_the_field_and_the_fix() {
             let _ = stream.write_all(b"SSH-2.0-something\r\n");
         }
     });
-    let cases: [(&[&str], i32, &str); 7] = [
+    let cases: [(&[&str], i32, &str); 9] = [
         (&[], 1, "--join and --token"),
+        (&["--system-reserve", "cpu=9999"], 1, "field `--system-reserve`: cpu=9999"),
+        (&["--generic-resource", "a=1", "--generic-resource", "a=2"], 1, "given twice"),
         (&["--join", &address, "--token", "nonsense"], 1, "not a join token"),
         (&["--join", &address, "--token", &manager.token(Role::Manager)], 1, "--role worker"),
         (&["--join", &address, "--token", &other.token(Role::Worker)], 1, "another cluster"),

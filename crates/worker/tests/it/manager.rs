@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -125,6 +126,8 @@ struct Shared {
     worker_secret: JoinSecret,
     address: SocketAddr,
     sessions: mpsc::Sender<Session>,
+    /// Heartbeats are answered.
+    hears: AtomicBool,
     lines: Mutex<Vec<pb::LogLine>>,
     published: tokio::sync::Notify,
 }
@@ -147,6 +150,7 @@ impl Manager {
             worker_secret: JoinSecret::generate().unwrap(),
             address: listener.local_addr().unwrap(),
             sessions: sender,
+            hears: AtomicBool::new(true),
             lines: Mutex::default(),
             published: tokio::sync::Notify::new(),
         });
@@ -197,6 +201,11 @@ impl Manager {
         (session, hello)
     }
 
+    /// From now on heartbeats are answered, or not.
+    pub fn set_hears(&self, hears: bool) {
+        self.shared.hears.store(hears, Ordering::SeqCst);
+    }
+
     /// Lines that workers have published, once there are `count`.
     pub async fn lines(&self, count: usize) -> Vec<pb::LogLine> {
         let enough = async {
@@ -244,8 +253,17 @@ impl pb::dispatcher_server::Dispatcher for Service {
         let (tell, told) = mpsc::channel(1024);
         let (says, outbound) = mpsc::channel(64);
         let ending = says.clone();
+        let shared = self.0.clone();
         tokio::spawn(async move {
             while let Some(Ok(message)) = inbound.next().await {
+                if let Some(Told::Heartbeat(beat)) = &message.item
+                    && shared.hears.load(Ordering::SeqCst)
+                {
+                    let heard = pb::Heard { sequence: beat.sequence };
+                    let _ = ending
+                        .send(Ok(pb::ManagerMessage { item: Some(Says::Heard(heard)) }))
+                        .await;
+                }
                 if let Some(item) = message.item
                     && tell.send(item).await.is_err()
                 {

@@ -233,7 +233,13 @@ async fn unknown_containers_are_removed_only_after_the_first_full_set() {
     assert_eq!(site.containers().await, [id(1)]);
     session.assign(11, true, vec![]).await;
     site.has(&[]).await;
-    assert!(!Path::new(site.dir.path()).join("tasks").join(id(1)).exists());
+    let files = Path::new(site.dir.path()).join("tasks").join(id(1));
+    let gone = async {
+        while files.exists() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(SOON, gone).await.expect("the task's files stay");
     site.stop(scope).await;
 }
 

@@ -1,5 +1,7 @@
 //! A machine under test: a data folder and simulated parts that outlive the worker on it.
 
+use std::net::Ipv4Addr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +15,7 @@ use cluster_worker::data_dir::DataDir;
 use cluster_worker::describe;
 use cluster_worker::member::Member;
 use cluster_worker::node::Parts;
-use cluster_worker::simulated::{self, SimulatedBalancers};
+use cluster_worker::simulated::{self, SimulatedBalancers, SimulatedNetwork};
 use cluster_worker::worker::{self, Setup};
 
 use crate::manager::{Manager, SOON};
@@ -27,6 +29,37 @@ pub struct Site {
     boot: u64,
 }
 
+/// A worker process on some machine; dropping the scope is its end.
+pub async fn start(
+    dir: &Path,
+    tls: &TlsIdentity,
+    boot: u64,
+    managers: &[String],
+    parts: Parts,
+) -> Scope {
+    let scope = Scope::root("worker");
+    let address = "127.0.0.1".parse().unwrap();
+    let runtime = "simulated";
+    let setup = Setup {
+        data: DataDir::new(dir),
+        tls: tls.clone(),
+        member: Member { name: "w".into(), boot, managers: Vec::new() },
+        join: managers.to_vec(),
+        description: describe::description(
+            address,
+            7101,
+            boot,
+            Default::default(),
+            runtime,
+            Vec::new(),
+        ),
+        allowed_binds: Vec::new(),
+        parts,
+    };
+    worker::start(setup, &scope).await.unwrap();
+    scope
+}
+
 impl Site {
     pub fn new(manager: &Manager) -> Self {
         Self::with_certificate_for(manager, DEFAULT_VALIDITY)
@@ -38,7 +71,12 @@ impl Site {
         let balancers = Arc::new(SimulatedBalancers::default());
         Self {
             dir: tempfile::tempdir().unwrap(),
-            parts: simulated::parts(runtime.clone(), balancers.clone()),
+            // Tests answer for the containers' ports.
+            parts: simulated::parts_with(
+                runtime.clone(),
+                balancers.clone(),
+                SimulatedNetwork::at(Ipv4Addr::LOCALHOST),
+            ),
             runtime,
             balancers,
             tls: TlsIdentity::new(manager.identity("00000000000w1", validity)).unwrap(),
@@ -49,28 +87,7 @@ impl Site {
     /// A worker process; dropping the scope is its end.
     pub async fn start(&mut self, managers: &[String]) -> Scope {
         self.boot += 1;
-        let scope = Scope::root("worker");
-        let address = "127.0.0.1".parse().unwrap();
-        let notices = Vec::new();
-        let labels = Default::default();
-        let setup = Setup {
-            data: DataDir::new(self.dir.path()),
-            tls: self.tls.clone(),
-            member: Member { name: "w".into(), boot: self.boot, managers: Vec::new() },
-            join: managers.to_vec(),
-            description: describe::description(
-                address,
-                7101,
-                self.boot,
-                labels,
-                "simulated",
-                notices,
-            ),
-            allowed_binds: Vec::new(),
-            parts: self.parts.clone(),
-        };
-        worker::start(setup, &scope).await.unwrap();
-        scope
+        start(self.dir.path(), &self.tls, self.boot, managers, self.parts.clone()).await
     }
 
     pub async fn stop(&self, scope: Scope) {

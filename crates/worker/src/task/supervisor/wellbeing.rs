@@ -8,7 +8,7 @@ use super::{Supervisor, now_ms};
 use crate::node::Node;
 use crate::probe::{Machine, Patient, Plan, Probing, Standing};
 use crate::report::Urgency;
-use crate::task::machine::Container;
+use crate::task::machine::{Container, Stopping};
 
 /// A machine that slept is noticed within this: its clock for waiting slept too.
 const LOOK_PERIOD: Duration = Duration::from_secs(1);
@@ -113,10 +113,16 @@ impl Supervisor {
         self.assignment.as_ref().map_or(0, |assignment| assignment.stop_after_ms)
     }
 
+    /// Only what runs is ended, unless it is ending anyway; what is prepared is kept, see
+    /// [`Self::may_begin`].
+    pub(super) fn heeds_silence(&self) -> bool {
+        let runs = self.facts.container == Container::Running && !self.facts.settled;
+        runs && !self.facts.doomed && self.facts.stopping == Stopping::NotAsked
+    }
+
     /// Ends a running container of a task that nobody has heard of for too long.
     pub(super) async fn heed_silence(&mut self) {
-        let running = self.facts.container == Container::Running;
-        if running && !self.facts.doomed && !self.facts.settled && self.is_cut_off() {
+        if self.heeds_silence() && self.is_cut_off() {
             let seconds = Duration::from_millis(self.stop_after_ms()).as_secs_f64();
             let why = format!("stopped by itself: no manager heard this node for {seconds} s");
             self.doom(why).await;
@@ -127,7 +133,8 @@ impl Supervisor {
     /// manager in touch says now counts.
     pub(super) fn may_begin(&self) -> bool {
         let hearing = *self.node.hearing.borrow();
-        hearing.synced && (self.stop_after_ms() == 0 || (hearing.present && !self.is_cut_off()))
+        let in_touch = self.node.contact.was_heard() && !self.is_cut_off();
+        hearing.synced && (self.stop_after_ms() == 0 || (hearing.present && in_touch))
     }
 }
 
