@@ -39,8 +39,8 @@ pub fn service(state: &State, service: &Service) -> pb::Service {
     let desired = match mode {
         Mode::Replicated { replicas } => replicas,
         Mode::ReplicatedJob { completions, .. } => completions,
-        Mode::Global => slots,
-        Mode::GlobalJob => slots + completed,
+        Mode::Global => slots.max(eligible(state, service)),
+        Mode::GlobalJob => (slots + completed).max(eligible(state, service)),
     };
     pb::Service {
         id: service.id.to_string(),
@@ -66,6 +66,13 @@ pub fn service(state: &State, service: &Service) -> pb::Service {
         },
         events: service.events.iter().map(event).collect(),
     }
+}
+
+/// Nodes that take a task of a service with a slot for each node.
+fn eligible(state: &State, service: &Service) -> u32 {
+    let Some(spec) = service.task_spec(service.revision) else { return 0 };
+    let takes = |node: &&Node| node.accepts_tasks() && spec.placement.admits(node);
+    u32::try_from(state.nodes().filter(takes).count()).unwrap_or(u32::MAX)
 }
 
 /// The task does what it is for, on a node that is heard.

@@ -1,8 +1,6 @@
 //! Dry runs: what a change would lead to. Decoded and admitted as the change itself, planned on a
 //! copy of the state, never proposed.
 
-use std::sync::Arc;
-
 use cluster_model::{Command, NodeId, State};
 use cluster_pb::control::v1 as pb;
 use cluster_pb::control::v1::forecast_request::Change;

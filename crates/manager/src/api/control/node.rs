@@ -129,7 +129,15 @@ impl ControlService {
         let at_ms = self.context.clock.now_ms();
         let deadline_at_ms =
             request.drain_deadline_ms.map(|after_ms| at_ms.saturating_add(after_ms));
-        let drain = DrainPolicy { deadline_at_ms, force: request.drain_force };
+        let mut drain = DrainPolicy { deadline_at_ms, force: request.drain_force };
+        // Whoever only relabels a draining node does not speak of its bounds.
+        let held = self.context.raft.view().state.node(id).map(|node| node.spec.clone());
+        if let Some(held) = held.filter(|held| held.availability == Availability::Drain)
+            && availability == Availability::Drain
+            && drain == DrainPolicy::default()
+        {
+            drain = held.drain;
+        }
         let spec = NodeSpec { availability, labels: request.labels, drain };
         let command = Command::UpdateNode { id, version: request.version, spec, at_ms };
         Ok((id, command))
