@@ -307,7 +307,7 @@ fn check_rest(world: &World) {
             if task.serves() {
                 let node = world.state.node(task.node.expect("placed")).expect("known");
                 assert_ne!(node.spec.availability, Availability::Drain, "{task:?} stayed");
-                let spec = service.task_spec(task.revision).expect("kept");
+                let spec = service.rules_of(task.revision).expect("kept");
                 assert!(
                     spec.placement.constraints.iter().all(|c| c.holds(node)),
                     "{task:?} stayed"
@@ -332,7 +332,7 @@ fn check_rest(world: &World) {
 
 fn placeable(world: &World, task: &Task) -> bool {
     let service = world.state.service(task.service).expect("known");
-    let spec = service.task_spec(task.revision).expect("kept");
+    let spec = service.rules_of(task.revision).expect("kept");
     world.state.nodes().any(|node| {
         let used = world.state.usage(node.id).reserved;
         node.accepts_tasks()
