@@ -33,8 +33,11 @@ pub(super) fn compare(before: &State, after: &State) -> Forecast {
 fn holders(state: &State) -> Slots<'_> {
     let mut slots = Slots::new();
     for task in state.tasks() {
-        let job = || state.service(task.service).is_some_and(|s| s.spec.mode.is_job());
-        if !task.fills_slot() && !(task.status.state == Observed::Complete && job()) {
+        let completion = || {
+            let job = state.service(task.service).is_some_and(|s| s.spec.mode.is_job());
+            job && task.status.state == Observed::Complete
+        };
+        if !(task.fills_slot() || completion()) {
             continue;
         }
         let best = slots.entry((task.service, task.slot)).or_insert(task);

@@ -6,7 +6,7 @@ use cluster_model::{
     Availability, Command, Desired, DrainPolicy, NodeId, NodeSpec, Observed, Reason, ServiceId,
 };
 
-use crate::world::{CRASH, World, spec};
+use crate::world::{CRASH, LONG, World, spec};
 
 fn on(world: &World, web: ServiceId, node: u64) -> usize {
     world.holders(web).iter().filter(|task| task.node == Some(NodeId(node))).count()
@@ -182,13 +182,8 @@ fn running_tasks_of_jobs_finish_unless_the_deadline_comes_first() {
     let mut world = World::with_nodes(2);
     let mut spec = spec("job", 2);
     spec.mode = Mode::ReplicatedJob { completions: 2, max_concurrent: 0 };
+    spec.task.container.image = LONG.into();
     let job = world.create(1, spec);
-    let tasks = (1..=2).map(|slot| cluster_model::NewTask::new(slot, Reason::ScaleUp)).collect();
-    let base = cluster_model::TaskId(10);
-    if world.tasks(job).is_empty() {
-        let change = cluster_model::Change::CreateTasks { service: job, revision: 1, base, tasks };
-        world.apply_plan(vec![change]);
-    }
     world.settle();
     assert_eq!(world.spread(job), [1, 1]);
     let deadline_at_ms = Some(world.now_ms + 60_000);

@@ -71,7 +71,6 @@ fn a_rollback_that_fails_pauses_and_never_loops() {
     let (mut world, web) = world(3, ratio(0, FailureAction::Rollback));
     world.update(web, |spec| {
         spec.task.container.image = BAD.into();
-        spec.rollback.failure_action = FailureAction::Rollback;
     });
     let begun_ms = world.now_ms;
     for _ in 0..200 {

@@ -2,6 +2,7 @@
 
 use cluster_model::spec::Mode;
 use cluster_model::{Availability, Desired, NodeId, ServiceId};
+use cluster_planner::Scope;
 
 use crate::world::{LEASE_MS, MIB, World, spec};
 
@@ -125,4 +126,19 @@ fn a_failed_task_starts_again_on_its_own_node() {
     assert_eq!(world.spread(service), [1, 1]);
     assert_eq!(world.holder(service, 2).restarts, 1);
     assert_eq!(world.state.task(id).expect("kept").desired, Desired::Shutdown);
+}
+
+#[test]
+fn two_leaders_give_a_node_one_slot() {
+    let mut world = World::new();
+    world.join(NodeId(2), 1024 * MIB);
+    let service = agents(&mut world);
+    let one = world.make_plan(Scope::All).changes;
+    world.join(NodeId(1), 1024 * MIB);
+    let two = world.make_plan(Scope::All).changes;
+    world.apply_plan(one);
+    world.apply_plan(two);
+    assert_eq!(world.spread(service), [0, 1], "slot 2 of the second plan is node 2's again");
+    world.settle();
+    assert_eq!(world.spread(service), [1, 1]);
 }

@@ -91,17 +91,27 @@ fn a_new_run_in_the_middle_keeps_the_bound_and_starts_from_nothing() {
     assert!(world.tasks(service).iter().all(|task| task.revision == 2));
 }
 
+fn roll_back(world: &mut World, id: ServiceId, to: u32) {
+    let version = world.state.service(id).expect("known").version;
+    let at_ms = world.now_ms;
+    let back = Command::RollBackService { id, version, to: Some(to), at_ms };
+    world.apply(back).expect("rolled back");
+}
+
 #[test]
 fn a_rollback_to_a_revision_that_ran_runs_it_again() {
     let mut world = World::with_nodes(1);
     let service = world.create(1, job(2, 0));
     run(&mut world, service, 2);
     world.set_image(service, "web:2");
-    let version = world.state.service(service).expect("known").version;
-    let at_ms = world.now_ms;
-    let back = Command::RollBackService { id: service, version, to: Some(1), at_ms };
-    world.apply(back).expect("rolled back");
+    roll_back(&mut world, service, 1);
     assert_eq!(completed(&world, service), 0, "the earlier run does not count");
+    run(&mut world, service, 2);
+    assert_eq!(completed(&world, service), 2);
+    // There and back before any planner looks.
+    roll_back(&mut world, service, 2);
+    roll_back(&mut world, service, 1);
+    assert_eq!(completed(&world, service), 0);
     run(&mut world, service, 2);
     assert_eq!(completed(&world, service), 2);
 }

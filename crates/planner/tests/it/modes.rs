@@ -68,9 +68,9 @@ fn every_minute(overlap: Overlap) -> Schedule {
 fn kind() -> impl Strategy<Value = Kind> {
     let mode = prop_oneof![
         3 => Just(Mode::Global),
-        3 => (0u32..6, 0u32..4).prop_map(|(completions, max_concurrent)| Mode::ReplicatedJob {
+        3 => (1u32..6, 0u32..4).prop_map(|(completions, max_concurrent)| Mode::ReplicatedJob {
             completions,
-            max_concurrent,
+            max_concurrent: max_concurrent.min(completions),
         }),
         2 => Just(Mode::GlobalJob),
         2 => (0u32..5).prop_map(|replicas| Mode::Replicated { replicas }),
