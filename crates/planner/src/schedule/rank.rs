@@ -82,19 +82,19 @@ impl<'a> Ranking<'a> {
             dropped: Vec::new(),
             failing: failures.failing(),
         };
-        let scores = nodes.iter().enumerate().filter(|(_, candidate)| {
-            candidate.unusable.is_none()
-                && fit::unmet(candidate.node, spec).is_none()
-                && candidate.room(spec).is_none()
-        });
-        let scores = scores.map(|(place, candidate)| ranking.score(place, candidate));
         let levels = &spec.placement.spread_over;
+        let meets = |candidate: &Candidate<'_>| fit::unmet(candidate.node, spec).is_none();
+        let takes = |candidate: &Candidate<'_>, meets: bool| {
+            candidate.unusable.is_none() && meets && candidate.room(spec).is_none()
+        };
         ranking.tree = if levels.is_empty() {
-            Tree::flat(scores.map(Reverse).collect())
+            let good = nodes.iter().enumerate().filter(|(_, node)| takes(node, meets(node)));
+            Tree::flat(good.map(|(place, node)| Reverse(ranking.score(place, node))).collect())
         } else {
-            Tree::of(levels, nodes, scores.collect(), &ranking.of_service, |candidate| {
-                fit::unmet(candidate.node, spec).is_none()
-            })
+            let meets: Vec<bool> = nodes.iter().map(meets).collect();
+            let good = nodes.iter().enumerate().filter(|(place, node)| takes(node, meets[*place]));
+            let scores = good.map(|(place, node)| ranking.score(place, node)).collect();
+            Tree::of(levels, nodes, scores, &ranking.of_service, &meets)
         };
         ranking
     }

@@ -7,6 +7,7 @@
 //! levelled as far as its new tasks go, and a full branch is simply passed over. Nodes without the
 //! label are one more branch.
 
+use std::borrow::Cow;
 use std::cmp::{Ordering, Reverse};
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
@@ -86,29 +87,30 @@ impl Tree {
         nodes: &[Candidate<'_>],
         scores: Vec<Score>,
         of_service: &[u32],
-        meets: impl Fn(&Candidate<'_>) -> bool,
+        meets: &[bool],
     ) -> Self {
         let mut tree = Self::flat(BinaryHeap::new());
-        let mut named: BTreeMap<(usize, String), usize> = BTreeMap::new();
+        let mut named: BTreeMap<(usize, Cow<'_, str>), usize> = BTreeMap::new();
         let by_capacity = nodes
             .iter()
-            .filter(|candidate| candidate.unusable.is_none() && meets(candidate))
-            .all(|candidate| candidate.node.description.capacity.cpu_nanos > 0);
-        for (candidate, has) in nodes.iter().zip(of_service) {
+            .zip(meets)
+            .filter(|(candidate, meets)| candidate.unusable.is_none() && **meets)
+            .all(|(candidate, _)| candidate.node.description.capacity.cpu_nanos > 0);
+        for ((candidate, has), meets) in nodes.iter().zip(of_service).zip(meets) {
             let weight = match candidate.unusable {
-                _ if !meets(candidate) => 0,
+                _ if !meets => 0,
                 None if by_capacity => candidate.node.description.capacity.cpu_nanos,
                 None => 1,
                 Some(_) => 0,
             };
-            let away = !meets(candidate)
+            let away = !meets
                 || matches!(
                     candidate.unusable,
                     Some(Obstacle::Down | Obstacle::Drained | Obstacle::Unknown)
                 );
             let mut at = 0;
             for key in levels {
-                let value = key.value(candidate.node).into_owned();
+                let value = key.value(candidate.node);
                 at = *named.entry((at, value)).or_insert_with(|| tree.grow(at));
                 let share = &mut tree.branches[at].share;
                 share.weight = share.weight.saturating_add(weight);
