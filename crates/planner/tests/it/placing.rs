@@ -446,7 +446,7 @@ proptest! {
     ) {
         let mut world = World::with_nodes(4);
         let mut web = spec("web", replicas);
-        let amount = if percent { Amount::Percent(allowed * 25) } else { Amount::Count(allowed) };
+        let amount = if percent { Amount::Percent((allowed * 25).max(1)) } else { Amount::Count(allowed) };
         web.max_unavailable = amount;
         let web = world.create(1, web);
         world.settle();

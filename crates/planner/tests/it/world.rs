@@ -246,7 +246,9 @@ impl World {
             spec.mode = match spec.mode {
                 Mode::Replicated { .. } => Mode::Replicated { replicas },
                 Mode::ReplicatedJob { max_concurrent, .. } => {
-                    Mode::ReplicatedJob { completions: replicas, max_concurrent }
+                    // What is valid: one at least, and as many as may run at once.
+                    let completions = replicas.max(max_concurrent).max(1);
+                    Mode::ReplicatedJob { completions, max_concurrent }
                 }
                 mode @ (Mode::Global | Mode::GlobalJob) => mode,
             }
