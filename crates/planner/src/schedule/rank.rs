@@ -83,13 +83,19 @@ impl<'a> Ranking<'a> {
             failing: failures.failing(),
         };
         let levels = &spec.placement.spread_over;
-        let meets = |candidate: &Candidate<'_>| fit::unmet(candidate.node, spec).is_none();
+        let free = spec.placement.constraints.is_empty();
+        let meets = |candidate: &Candidate<'_>| free || fit::unmet(candidate.node, spec).is_none();
         let takes = |candidate: &Candidate<'_>, meets: bool| {
             candidate.unusable.is_none() && meets && candidate.room(spec).is_none()
         };
         ranking.tree = if levels.is_empty() {
-            let good = nodes.iter().enumerate().filter(|(_, node)| takes(node, meets(node)));
-            Tree::flat(good.map(|(place, node)| Reverse(ranking.score(place, node))).collect())
+            let mut good = Vec::with_capacity(nodes.len());
+            for (place, node) in nodes.iter().enumerate() {
+                if takes(node, meets(node)) {
+                    good.push(Reverse(ranking.score(place, node)));
+                }
+            }
+            Tree::flat(good.into())
         } else {
             let meets: Vec<bool> = nodes.iter().map(meets).collect();
             let good = nodes.iter().enumerate().filter(|(place, node)| takes(node, meets[*place]));
@@ -100,6 +106,7 @@ impl<'a> Ranking<'a> {
     }
 
     /// What speaks for a node beside its branches.
+    #[inline]
     pub fn score(&self, place: usize, candidate: &Candidate<'_>) -> Score {
         let (first, second) = match self.strategy {
             Strategy::Spread => (self.of_service[place], candidate.tasks),
