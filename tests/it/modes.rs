@@ -156,8 +156,8 @@ fn a_job_completes_exactly_as_often_as_asked() {
 fn a_schedule_launches_once_a_minute_whoever_leads() {
     let cluster = Cluster::up("cron", 3, 1);
     cluster.bad(
-        2,
-        &["--schedule"],
+        1,
+        &["--schedule", "minute"],
         &["service", "create", "--schedule", "61 * * * *", "--name", "bad", "web:1"].as_slice(),
     );
     cluster.good(&[

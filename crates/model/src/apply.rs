@@ -121,6 +121,7 @@ impl Step<'_> {
             state: NodeState::Unknown,
             message: "joined, not yet heard from".into(),
             state_since_ms: at_ms,
+            last_down_ms: 0,
         });
         Ok(Reply::Node { id, version: self.index })
     }

@@ -26,6 +26,8 @@ pub struct Node {
     pub message: Arc<str>,
     /// When the state was entered.
     pub state_since_ms: u64,
+    /// When it was last declared down; 0: never.
+    pub last_down_ms: u64,
 }
 
 impl Node {

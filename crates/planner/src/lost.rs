@@ -78,8 +78,8 @@ fn verdict(view: &View<'_>, task: &Task, node: &Node) -> Verdict {
         );
         return Verdict::Waits { why, until_ms: Some(until_ms) };
     }
-    match view.storms.holds(view.state, node.id) {
-        Some(why) => Verdict::Waits { why, until_ms: None },
+    match view.storms.holds(node.id) {
+        Some((why, until_ms)) => Verdict::Waits { why, until_ms },
         None => Verdict::Lost,
     }
 }

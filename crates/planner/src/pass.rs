@@ -132,7 +132,7 @@ impl Pass {
     fn new(view: &State, now_ms: u64) -> Self {
         Self {
             state: view.clone(),
-            storms: Arc::new(Storms::of(view)),
+            storms: Arc::new(Storms::of(view, now_ms)),
             now_ms,
             plan: Plan::default(),
             dirty: BTreeSet::new(),

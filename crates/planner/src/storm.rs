@@ -4,6 +4,7 @@
 //!
 //! A zone is the nodes with the same label `zone`; nodes without it are one zone.
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 
 use cluster_model::{Availability, Node, NodeId, NodeState, State};
@@ -13,7 +14,9 @@ pub const ZONE_LABEL: &str = "zone";
 /// Fewer silent nodes are no storm.
 const SILENT_MIN: usize = 3;
 /// They fell silent within so long of each other.
-const TOGETHER_MS: u64 = 30_000;
+const TOGETHER_MS: u64 = 5_000;
+/// Once nodes return, the others get so long to follow before they are replaced.
+pub const RETURN_MS: u64 = 5_000;
 
 /// A storm under way, for logs and the API.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,15 +30,15 @@ pub struct Storm {
     pub text: String,
 }
 
-/// Whether there is a storm. It is over when at most half of each zone is down: nodes returned, or
-/// were drained or removed.
-pub fn assess(state: &State) -> Option<Storm> {
-    let Storms { zones } = Storms::of(state);
+/// Whether there is a storm. It is over when at most half of each zone is down, because nodes
+/// returned (and the others had a moment to follow), or were drained or removed.
+pub fn assess(state: &State, now_ms: u64) -> Option<Storm> {
+    let zones = zones(state, now_ms);
     if zones.is_empty() {
         return None;
     }
     let (down, total) =
-        zones.values().fold((0, 0), |(down, total), zone| (down + zone.0, total + zone.1));
+        zones.values().fold((0, 0), |(down, total), zone| (down + zone.down, total + zone.total));
     let names: Vec<String> = zones.keys().map(|zone| name(zone)).collect();
     let text = format!(
         "storm guard: {down} of {total} nodes of {} went silent at once, so their tasks are not \
@@ -46,44 +49,87 @@ pub fn assess(state: &State) -> Option<Storm> {
     Some(Storm { zones: zones.into_keys().collect(), down, total, text })
 }
 
-/// Zones with a storm: nodes down, and nodes at all.
-#[derive(Clone, Debug, Default)]
+/// Zones with a storm; looked for when a silent node is met first, so that a pass over services
+/// without one costs nothing.
 pub(crate) struct Storms {
-    zones: BTreeMap<String, (usize, usize)>,
+    state: State,
+    now_ms: u64,
+    zones: OnceCell<BTreeMap<String, Zone>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Zone {
+    down: usize,
+    total: usize,
+    /// When it ends if nothing else happens.
+    ends_ms: Option<u64>,
 }
 
 impl Storms {
-    pub fn of(state: &State) -> Self {
-        let mut zones: BTreeMap<&str, (Vec<u64>, usize)> = BTreeMap::new();
-        for node in state.nodes().filter(|node| counts(node)) {
-            let (down, total) = zones.entry(zone(node)).or_default();
-            *total += 1;
-            if node.state == NodeState::Down {
-                down.push(node.state_since_ms);
-            }
-        }
-        let stormy = zones.into_iter().filter_map(|(zone, (mut down, total))| {
-            down.sort_unstable();
-            let together =
-                down.windows(SILENT_MIN).any(|some| some[SILENT_MIN - 1] - some[0] <= TOGETHER_MS);
-            (together && down.len() * 2 > total).then(|| (zone.to_owned(), (down.len(), total)))
-        });
-        Self { zones: stormy.collect() }
+    pub fn of(state: &State, now_ms: u64) -> Self {
+        Self { state: state.clone(), now_ms, zones: OnceCell::new() }
     }
 
-    /// Why the tasks of a silent node are not replaced, if they are not.
-    pub fn holds(&self, state: &State, node: NodeId) -> Option<String> {
-        if self.zones.is_empty() {
+    /// Why the tasks of a silent node are not replaced, if they are not, and until when at the
+    /// longest if that is known.
+    pub fn holds(&self, node: NodeId) -> Option<(String, Option<u64>)> {
+        let zones = self.zones.get_or_init(|| zones(&self.state, self.now_ms));
+        if zones.is_empty() {
             return None;
         }
-        let node = state.node(node).filter(|node| counts(node))?;
-        let (down, total) = self.zones.get(zone(node))?;
-        Some(format!(
+        let node = self.state.node(node).filter(|node| counts(node))?;
+        let Zone { down, total, ends_ms } = zones.get(zone(node))?;
+        let why = format!(
             "node {} is down with {down} of the {total} nodes of {}; nothing is replaced until at \
              most half are (storm guard)",
             node.name,
             name(zone(node))
-        ))
+        );
+        Some((why, *ends_ms))
+    }
+}
+
+fn zones(state: &State, now_ms: u64) -> BTreeMap<String, Zone> {
+    let mut zones: BTreeMap<&str, Vec<&Node>> = BTreeMap::new();
+    for node in state.nodes().filter(|node| counts(node)) {
+        zones.entry(zone(node)).or_default().push(node);
+    }
+    let stormy = zones
+        .into_iter()
+        .filter_map(|(zone, nodes)| Some((zone.to_owned(), Zone::of(&nodes, now_ms)?)));
+    stormy.collect()
+}
+
+impl Zone {
+    /// None when it has no storm.
+    fn of(nodes: &[&Node], now_ms: u64) -> Option<Self> {
+        let total = nodes.len();
+        let silent = |node: &&&Node| node.state == NodeState::Down;
+        let down = nodes.iter().filter(silent).count();
+        if down == 0 {
+            return None;
+        }
+        let most = |fell_ms: &mut Vec<u64>| {
+            fell_ms.sort_unstable();
+            let span = |some: &[u64]| some[SILENT_MIN - 1] - some[0];
+            let together = fell_ms.windows(SILENT_MIN).any(|some| span(some) <= TOGETHER_MS);
+            together && fell_ms.len() * 2 > total
+        };
+        let mut fell_ms: Vec<u64> =
+            nodes.iter().filter(silent).map(|node| node.last_down_ms).collect();
+        if most(&mut fell_ms) {
+            return Some(Self { down, total, ends_ms: None });
+        }
+        // Some are back: the others are given the time to follow.
+        let back = |node: &&&Node| {
+            node.state == NodeState::Ready
+                && node.last_down_ms > 0
+                && node.state_since_ms.saturating_add(RETURN_MS) > now_ms
+        };
+        fell_ms.extend(nodes.iter().filter(back).map(|node| node.last_down_ms));
+        let last_back = nodes.iter().filter(back).map(|node| node.state_since_ms).max()?;
+        let ends_ms = Some(last_back.saturating_add(RETURN_MS));
+        most(&mut fell_ms).then_some(Self { down, total, ends_ms })
     }
 }
 

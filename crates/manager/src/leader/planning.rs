@@ -42,7 +42,7 @@ pub async fn run(context: Context) -> anyhow::Result<()> {
         };
         last = Some(state.clone());
         if matches!(look, Look::All) {
-            storms.look(&state);
+            storms.look(&state, context.clock.now_ms());
         }
         let Some(plan) = look.plan(&context, &state) else { continue };
         tell(&plan);
@@ -102,8 +102,8 @@ struct Storms {
 }
 
 impl Storms {
-    fn look(&mut self, state: &State) {
-        let now = storm::assess(state);
+    fn look(&mut self, state: &State, now_ms: u64) {
+        let now = storm::assess(state, now_ms);
         if now == self.told {
             return;
         }

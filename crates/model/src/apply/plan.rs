@@ -227,6 +227,7 @@ impl Step<'_> {
         let mut node = node.clone();
         node.state = NodeState::Down;
         node.state_since_ms = at_ms;
+        node.last_down_ms = at_ms;
         node.message = message.clone();
         self.write_node(node);
         // Its tasks are not endpoints any more; what else becomes of them the planner decides.

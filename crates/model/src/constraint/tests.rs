@@ -18,6 +18,7 @@ fn node(labels: &[(&str, &str)]) -> Node {
         state: NodeState::Ready,
         message: Arc::from(""),
         state_since_ms: 1,
+        last_down_ms: 0,
     }
 }
 

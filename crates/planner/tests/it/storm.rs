@@ -20,7 +20,7 @@ fn when_most_nodes_fall_silent_nothing_is_moved_and_it_ends_by_itself() {
     world.settle();
     let before: Vec<_> = world.tasks(id).iter().map(|task| task.id).collect();
     silence(&mut world, 1..=6);
-    let storm = storm::assess(&world.state).expect("a storm");
+    let storm = storm::assess(&world.state, world.now_ms).expect("a storm");
     assert_eq!((storm.down, storm.total), (6, 10));
     assert!(storm.text.contains("6 of 10 nodes"), "{}", storm.text);
     let held = world.holders(id).into_iter().find(|t| t.node == Some(NodeId(1))).expect("held");
@@ -29,7 +29,7 @@ fn when_most_nodes_fall_silent_nothing_is_moved_and_it_ends_by_itself() {
     world.settle();
     world.cut.clear();
     world.settle();
-    assert_eq!(storm::assess(&world.state), None);
+    assert_eq!(storm::assess(&world.state, world.now_ms), None);
     let after: Vec<_> = world.tasks(id).iter().map(|task| task.id).collect();
     assert_eq!(before, after, "nothing was needlessly moved");
 }
@@ -40,10 +40,14 @@ fn it_resumes_when_at_most_half_are_down() {
     let id = world.create(1, spec("web", 6));
     world.settle();
     silence(&mut world, 1..=4);
-    assert!(storm::assess(&world.state).is_some());
+    assert!(storm::assess(&world.state, world.now_ms).is_some());
     world.cut.retain(|node| *node != NodeId(1));
     world.settle();
-    assert_eq!(storm::assess(&world.state), None);
+    assert!(storm::assess(&world.state, world.now_ms).is_some(), "the others may follow");
+    assert!(world.wake_at_ms.is_some_and(|at_ms| at_ms <= world.now_ms + storm::RETURN_MS));
+    world.advance(storm::RETURN_MS + 1);
+    world.settle();
+    assert_eq!(storm::assess(&world.state, world.now_ms), None);
     let on_silent = |node: NodeId| world.holders(id).iter().any(|t| t.node == Some(node));
     assert!(![2, 3, 4].into_iter().any(|node| on_silent(NodeId(node))));
     assert_eq!(world.running(id).len(), 6);
@@ -58,7 +62,7 @@ fn an_operator_can_end_it() {
     let at_ms = world.now_ms;
     world.apply(Command::RemoveNode { id: NodeId(1), force: false, at_ms }).expect("removed");
     world.settle();
-    assert!(storm::assess(&world.state).is_none(), "2 of 4 are no storm");
+    assert!(storm::assess(&world.state, world.now_ms).is_none(), "2 of 4 are no storm");
     assert_eq!(world.running(id).len(), 5);
 
     let mut world = World::with_nodes(5);
@@ -76,7 +80,7 @@ fn two_of_three_are_no_storm_and_slow_losses_are_none_either() {
     let id = world.create(1, spec("web", 3));
     world.settle();
     silence(&mut world, 1..=2);
-    assert_eq!(storm::assess(&world.state), None);
+    assert_eq!(storm::assess(&world.state, world.now_ms), None);
     assert_eq!(world.running(id).len(), 3);
 
     let mut world = World::with_nodes(5);
@@ -84,7 +88,7 @@ fn two_of_three_are_no_storm_and_slow_losses_are_none_either() {
         silence(&mut world, [node]);
         world.advance(20_000);
     }
-    assert_eq!(storm::assess(&world.state), None);
+    assert_eq!(storm::assess(&world.state, world.now_ms), None);
 }
 
 #[test]
@@ -96,7 +100,7 @@ fn zones_weather_their_own_storms() {
     let id = world.create(1, spec("web", 9));
     world.settle();
     silence(&mut world, [1, 2, 3, 9]);
-    let storm = storm::assess(&world.state).expect("a storm");
+    let storm = storm::assess(&world.state, world.now_ms).expect("a storm");
     assert_eq!((storm.zones, storm.down, storm.total), (vec!["a".to_owned()], 3, 4));
     let held = |node: u64| world.holders(id).iter().any(|t| t.node == Some(NodeId(node)));
     assert!(held(1) && held(2) && held(3) && !held(9), "the other zone is replaced");

@@ -130,7 +130,7 @@ fn state(row: &TaskView, now: u64) -> String {
     }
 }
 
-/// What went wrong; else why it is not running yet.
+/// What went wrong; else why it is not running yet, or what is the matter with its node.
 fn why(row: &TaskView) -> String {
     if !row.error.is_empty() {
         return one_line(&row.error);
@@ -140,7 +140,8 @@ fn why(row: &TaskView) -> String {
         _ if row.oom => "ran out of memory".to_owned(),
         Some(code) if ended && code != 0 => format!("exited with code {code}"),
         _ if row.observed_state == "running" && row.ready => match row.beside.as_str() {
-            "" => String::new(),
+            // What its silent node means for it.
+            "" => one_line(&row.message),
             older => format!("started beside {older}"),
         },
         _ => one_line(&row.message),

@@ -130,6 +130,6 @@ fn remarks(state: &State, service: &Service, now_ms: u64) -> Vec<String> {
             None => "its schedule has no further moment".to_owned(),
         });
     }
-    remarks.extend(storm::assess(state).map(|storm| storm.text));
+    remarks.extend(storm::assess(state, now_ms).map(|storm| storm.text));
     remarks
 }

@@ -229,7 +229,9 @@ impl ControlService {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             strategy: spec::strategy_to_str(cluster.strategy).to_owned(),
             object_version: cluster.version,
-            storm: storm::assess(state).map(|storm| storm.text).unwrap_or_default(),
+            storm: storm::assess(state, self.context.clock.now_ms())
+                .map(|storm| storm.text)
+                .unwrap_or_default(),
         })
     }
 
