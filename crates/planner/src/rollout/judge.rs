@@ -38,7 +38,7 @@ pub(crate) fn plan(view: &View<'_>, steps: &mut Steps) {
     let mut rollout = read.clone();
     let failed = u32::try_from(survey.failed().count()).unwrap_or(u32::MAX);
     rollout.failures = rollout.failures.max(failed);
-    let done = done(&survey, read);
+    let done = done(view, &survey, read);
     if done > rollout.done {
         rollout.done = done;
         rollout.progress_at_ms = view.now_ms;
@@ -94,15 +94,13 @@ fn give_up(view: &View<'_>, mut rollout: Rollout, why: String, steps: &mut Steps
 }
 
 /// Slots that run the new revision. A rollback finds some that always did.
-fn done(survey: &Survey<'_>, rollout: &Rollout) -> u32 {
+fn done(view: &View<'_>, survey: &Survey<'_>, rollout: &Rollout) -> u32 {
     let new = |task: &Task| match rollout.kind {
         RolloutKind::Update => true,
         RolloutKind::Rollback => task.created_at_ms >= rollout.started_at_ms,
     };
     let counts = |standing: &&Standing<'_>| {
-        standing
-            .current
-            .is_some_and(|task| task.serves() && task.revision == rollout.to && new(task))
+        standing.new_task(view).is_some_and(|task| task.serves() && new(task))
     };
     u32::try_from(survey.slots.iter().filter(counts).count()).unwrap_or(u32::MAX)
 }

@@ -70,6 +70,12 @@ impl<'a> Standing<'a> {
         Self { lead, outdated, current, failure: Failure::of(view, &slot), slot }
     }
 
+    /// The task that the move to the present revision gave the slot. One of an older revision that
+    /// is as good as the present one was there before.
+    pub fn new_task(&self, view: &View<'_>) -> Option<&'a Task> {
+        self.current.filter(|task| self.outdated || task.revision == view.service.revision)
+    }
+
     pub fn is_healthy(&self) -> bool {
         self.current.is_some_and(Task::serves)
     }
