@@ -41,13 +41,17 @@ fn kept(view: &View<'_>) -> usize {
 }
 
 /// The oldest tasks beyond what is kept. What still decides something stays: tasks that are not
-/// over or not dealt with, the one that says the slot is spent, and the first that failed in the
-/// present rollout.
+/// over or not dealt with, the ones that say the slot is spent or done, and the first that failed in
+/// the present rollout.
 fn surplus<'a>(view: &View<'_>, slot: &Slot<'a>, kept: usize) -> Vec<&'a Task> {
-    let spent = slot.exhausted().filter(|_| kept > 0).map(|task| task.id);
-    let failed = rollout::first_failure(view, slot).filter(|_| kept > 0).map(|task| task.id);
+    let telling = [
+        slot.exhausted(),
+        slot.completed(view.service.revision),
+        rollout::first_failure(view, slot),
+    ];
+    let tells = |task: &Task| telling.iter().flatten().any(|telling| telling.id == task.id);
     let (mut history, live): (Vec<&Task>, Vec<&Task>) = slot.tasks().partition(|task| {
-        let decides = Some(task.id) == spent || Some(task.id) == failed;
+        let decides = kept > 0 && tells(task);
         task.status.state.is_terminal() && task.desired > Desired::Running && !decides
     });
     history.sort_unstable_by_key(|task| age(task));
