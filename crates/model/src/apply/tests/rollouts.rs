@@ -143,6 +143,24 @@ fn only_updates_are_rolled_back_and_only_once() {
 }
 
 #[test]
+fn of_two_tasks_in_a_slot_the_older_one_decides_unless_it_ended() {
+    for ended in [false, true] {
+        let mut fixture = Fixture::web();
+        fixture.running(10, 1, 1);
+        image(&mut fixture, "web:2");
+        let (base, tasks) = (TaskId(11), vec![beside(1, Desired::Running, 10)]);
+        assert!(fixture.change(Change::CreateTasks { service: WEB, revision: 2, base, tasks }));
+        if ended {
+            fixture.report(1, 10, Observed::Failed);
+        }
+        let version = service(&fixture).version;
+        let back = Command::RollBackService { id: WEB, version, to: None, at_ms: 9 };
+        fixture.apply(back).expect("rolled back");
+        assert_eq!(rollout(&fixture).total, u32::from(ended));
+    }
+}
+
+#[test]
 fn two_tasks_fill_a_slot_only_beside_each_other() {
     let mut fixture = Fixture::web();
     fixture.running(10, 1, 1);
