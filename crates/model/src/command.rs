@@ -110,12 +110,13 @@ pub const WRITTEN_BY_THIS_PLAN: u64 = u64::MAX;
 /// One step of a plan.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Change {
-    /// New attempts; the i-th gets id `base + i`. Refused for a slot that is already filled.
+    /// New attempts; the i-th gets id `base + i`. Refused for a slot that is already filled, other
+    /// than by the one task the new one starts beside.
     CreateTasks { service: ServiceId, revision: u32, base: TaskId, tasks: Vec<NewTask> },
     /// Refused when the task has a node, or the node cannot take it any more.
     Assign { task: TaskId, node: NodeId },
-    /// Refused unless forward. `Running` is refused while another task of the slot may be alive on
-    /// a node that is not down.
+    /// Refused unless forward. `Running` is refused while another task of the slot may be alive, other
+    /// than one that started beside this one or beside which this one started.
     SetDesired { task: TaskId, desired: Desired, reason: Reason },
     /// Why a task has no node, or what is waited for while its node is down.
     Explain { task: TaskId, message: Arc<str> },
@@ -127,7 +128,8 @@ pub enum Change {
     /// What became of a task is unknown and nobody waits for it any more. Refused unless its node is
     /// down.
     Lose { task: TaskId },
-    /// Moves a rollout on. Refused when it changed since `version` was read.
+    /// Moves a rollout on. Refused when it changed since `version` was read; a plan that writes it
+    /// again names [`WRITTEN_BY_THIS_PLAN`].
     SetRollout { service: ServiceId, version: u64, rollout: Box<Rollout> },
     /// A rollout failed and its policy wants the old revision back. Refused when it changed since
     /// `version` was read.

@@ -10,7 +10,7 @@ use crate::{global, rollout};
 /// Tasks kept per slot, the present one included.
 const KEPT: usize = 5;
 /// The same where the restart policy counts the attempts of a window.
-const KEPT_OF_WINDOW: usize = 50;
+const KEPT_OF_WINDOW: usize = 51;
 
 pub(crate) fn plan(view: &View<'_>, steps: &mut Steps) {
     let most = kept(view);
@@ -43,14 +43,18 @@ fn kept(view: &View<'_>) -> usize {
 }
 
 /// The oldest tasks beyond what is kept. What still decides something stays: tasks that are not
-/// over or not dealt with, the one that says the slot is spent or done, and the first that failed in
+/// over or not dealt with, the ones that say the slot is spent or done, and the first that failed in
 /// the present rollout.
 fn surplus<'a>(view: &View<'a>, slot: &Slot<'a>, kept: usize) -> Vec<&'a Task> {
-    let spent = slot.exhausted().filter(|_| kept > 0).map(|task| task.id);
-    let failed = rollout::first_failure(view, slot).filter(|_| kept > 0).map(|task| task.id);
-    let done = view.done(slot).map(|task| task.id);
+    let telling = [
+        slot.exhausted(),
+        slot.completed(view.service.revision),
+        view.done(slot),
+        rollout::first_failure(view, slot),
+    ];
+    let tells = |task: &Task| telling.iter().flatten().any(|telling| telling.id == task.id);
     let (mut history, live): (Vec<&Task>, Vec<&Task>) = slot.tasks().partition(|task| {
-        let decides = [spent, failed, done].contains(&Some(task.id));
+        let decides = kept > 0 && tells(task);
         task.status.state.is_terminal() && task.desired > Desired::Running && !decides
     });
     history.sort_unstable_by_key(|task| age(task));

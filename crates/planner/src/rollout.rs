@@ -22,6 +22,7 @@ mod survey;
 use cluster_model::service::RolloutState;
 use cluster_model::{Rollout, Task};
 
+use crate::drain;
 use crate::slots::View;
 
 pub(crate) use failure::first as first_failure;
@@ -29,10 +30,12 @@ pub(crate) use judge::plan as judge;
 pub(crate) use lanes::plan as advance;
 pub(crate) use pairs::plan as pairs;
 
-/// A task beside the slot's holder is wanted: the holder is outdated, and the update has not been
-/// found bad.
+/// A task beside the slot's holder is wanted: the holder is outdated and stays where it is, and the
+/// update has not been found bad.
 pub(crate) fn wants_beside(view: &View<'_>, holder: &Task) -> bool {
-    view.is_outdated(holder) && state(view) != Some(RolloutState::Paused)
+    view.is_outdated(holder)
+        && drain::must_move(view.state, view.service, holder).is_none()
+        && state(view) != Some(RolloutState::Paused)
 }
 
 fn state(view: &View<'_>) -> Option<RolloutState> {

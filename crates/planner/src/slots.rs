@@ -47,9 +47,11 @@ impl<'a> View<'a> {
             .unwrap_or(service.revision)
     }
 
-    /// The slot is filled, about to be filled again, or spent under what it would be filled with.
+    /// The slot is filled, about to be filled again, spent under what it would be filled with, or
+    /// done.
     pub fn occupied(&self, slot: &Slot<'_>) -> bool {
         slot.lead().is_some()
+            || slot.completed(self.service.revision).is_some()
             || slot.exhausted().is_some_and(|last| {
                 last.revision == self.service.revision || last.revision == self.fresh_revision()
             })
@@ -152,6 +154,11 @@ impl<'a> Slot<'a> {
     /// The last attempt in this slot after which its policy allowed no other.
     pub fn exhausted(&self) -> Option<&'a Task> {
         self.tasks().filter(|task| task.reason == Reason::Exhausted).max_by_key(|task| age(task))
+    }
+
+    /// The job's task that did what the slot is there for.
+    pub fn completed(&self, revision: u32) -> Option<&'a Task> {
+        self.tasks().find(|task| task.reason == Reason::Completed && task.revision == revision)
     }
 
     /// A task may be running that must not while this one does.

@@ -199,8 +199,14 @@ impl Step<'_> {
         let tasks: Vec<&Task> =
             self.state.tasks_of_service(service.id).filter(|task| task.is_wanted()).collect();
         let moves = |slot: &&[&Task]| {
-            let beside = |task: &Task| slot.iter().any(|other| task.beside == Some(other.id));
-            slot.iter().any(|task| self.state.is_outdated(service, task) && !beside(task))
+            // What ended counts only in a slot that nothing fills.
+            let filled = slot.iter().any(|task| task.fills_slot());
+            let counts = |task: &Task| !filled || task.fills_slot();
+            let beside = |task: &Task| {
+                slot.iter().any(|other| counts(other) && task.beside == Some(other.id))
+            };
+            slot.iter()
+                .any(|task| counts(task) && !beside(task) && self.state.is_outdated(service, task))
         };
         super::count(tasks.chunk_by(|a, b| a.slot == b.slot).filter(moves).count())
     }

@@ -4,4 +4,5 @@ mod fixture;
 mod nodes;
 mod plans;
 mod reports;
+mod rollouts;
 mod services;

@@ -78,6 +78,5 @@ fn canaries<'s, 'a>(
 
 /// The slot has, or had to its last attempt, a task of the new revision.
 pub(super) fn is_canary(view: &View<'_>, standing: &Standing<'_>) -> bool {
-    standing.current.is_some_and(|task| task.revision == view.service.revision)
-        || standing.is_spent(view)
+    standing.new_task(view).is_some() || standing.is_spent(view)
 }

@@ -101,6 +101,8 @@ fn lane(view: &View<'_>, survey: &Survey<'_>, standing: &Standing<'_>) -> Lane {
         (Some(task), _) if task.serves() => {
             until(task.status.started_at_ms, delay_ms.max(survey.settle_ms))
         }
+        // Moved anew after a pause: what failed before does not speak for it.
+        (Some(task), Some(_)) if task.fills_slot() && task.restarts == 0 => Lane::Taken,
         (_, Some(failure)) => until(failure.last.status.at_ms, delay_ms),
         (Some(_), None) if !standing.waits_for_room() => Lane::Taken,
         (_, None) => Lane::Free,

@@ -55,10 +55,8 @@ fn fate(view: &View<'_>, old: &Task, new: &Task, settle_ms: u64) -> Fate {
     let leaves = |task: &Task| drain::must_move(view.state, view.service, task).is_some();
     let canary = view.service.canaries() > 0;
     // There is nothing to keep.
-    if !worth_keeping(view, old)
-        && !canary
-        && (new.serves() || moves(view) && !view.is_outdated(new))
-    {
+    let lone = !worth_keeping(view, old) && !view.is_outdated(new);
+    if lone && !canary && (new.serves() || moves(view)) {
         return Fate::HandOver;
     }
     if leaves(new) || view.is_outdated(new) || !view.is_outdated(old) {

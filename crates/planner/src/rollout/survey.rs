@@ -75,6 +75,12 @@ impl<'a> Standing<'a> {
         Self { lead, outdated, current, healthy, failure: Failure::of(view, &slot), slot }
     }
 
+    /// The task that the move to the present revision gave the slot. One of an older revision that
+    /// is as good as the present one was there before.
+    pub fn new_task(&self, view: &View<'_>) -> Option<&'a Task> {
+        self.current.filter(|task| self.outdated || task.revision == view.service.revision)
+    }
+
     /// The present revision has no attempt left in this slot.
     pub fn is_spent(&self, view: &View<'_>) -> bool {
         let since_ms = view.service.rollout.as_ref().map_or(0, |rollout| rollout.started_at_ms);

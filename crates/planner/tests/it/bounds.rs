@@ -97,9 +97,8 @@ fn check_start_first(moves: &Moves<'_>, after: &State, service: &Service) {
     if service.update_policy().order != Order::StartFirst {
         return;
     }
-    let told = service.rollout.as_ref().is_none_or(|rollout| {
-        rollout.state.is_over() || rollout.message.contains("replaced stop-first")
-    });
+    let told = service.rollout.as_ref().is_none_or(|rollout| rollout.state.is_over())
+        || service.events.iter().any(|event| event.text.contains("replaced stop-first"));
     for task in moves.stopped_up().filter(|_| !told) {
         let served = after.tasks_of_slot(service.id, task.slot).any(Task::serves);
         assert!(served, "stopped before the new one serves: {task:#?} {service:#?}");

@@ -1,8 +1,10 @@
 //! Restart and reschedule.
 
-use cluster_model::spec::{RestartCondition, RestartPolicy};
+use cluster_model::spec::{Mode, RestartCondition, RestartPolicy};
 use cluster_model::task::Moved;
-use cluster_model::{Change, Command, Desired, NodeId, Observed, Reason, ServiceId};
+use cluster_model::{
+    Change, Command, Desired, NewTask, NodeId, Observed, Reason, ServiceId, TaskId,
+};
 
 use crate::world::{BAD, LEASE_MS, World, spec};
 
@@ -206,6 +208,87 @@ fn history_is_kept_to_five_tasks_a_slot() {
     assert!(world.state.service(web).is_none());
     assert_eq!(world.state.task_count(), 0);
     assert_eq!(world.state.usage(NodeId(1)).tasks, 0);
+}
+
+/// swarm.md 15: only what falls into the window counts.
+#[test]
+fn attempts_are_counted_within_the_window() {
+    let policy = RestartPolicy {
+        max_attempts: Some(2),
+        window_ms: Some(10_000),
+        delay_ms: Some(0),
+        ..RestartPolicy::default()
+    };
+    let (mut world, web) = world(policy);
+    for _ in 0..5 {
+        fail(&mut world, web);
+        world.settle();
+        assert_eq!(world.running(web).len(), 1, "two in ten seconds are allowed");
+        world.advance(5_000);
+    }
+    fail(&mut world, web);
+    world.settle();
+    world.advance(1_000);
+    let last = world.holder(web, 1).id;
+    world.ends(last, Observed::Failed);
+    world.settle();
+    assert!(world.holders(web).is_empty(), "three are not");
+    assert_eq!(world.state.task(last).expect("kept").reason, Reason::Exhausted);
+}
+
+#[test]
+fn history_reaches_as_far_as_the_window_is_counted() {
+    for (max, kept) in [(2, 5), (9, 10), (50, 51)] {
+        let policy = RestartPolicy {
+            max_attempts: Some(max),
+            window_ms: Some(600_000),
+            delay_ms: Some(0),
+            ..RestartPolicy::default()
+        };
+        let (mut world, web) = world(policy);
+        for _ in 0..max {
+            fail(&mut world, web);
+            world.settle();
+            world.advance(100);
+        }
+        assert_eq!(world.running(web).len(), 1);
+        assert_eq!(world.tasks(web).len(), kept.min(max as usize + 1));
+        let last = world.holder(web, 1).id;
+        world.ends(last, Observed::Failed);
+        world.settle();
+        assert!(world.holders(web).is_empty(), "{max} attempts and no more");
+    }
+}
+
+#[test]
+fn the_longest_wait_can_be_chosen() {
+    let (mut world, web) =
+        world(RestartPolicy { max_delay_ms: Some(3_000), ..RestartPolicy::default() });
+    for expected in [0, 1_000, 2_000, 3_000, 3_000] {
+        let wait_ms = fail(&mut world, web);
+        assert!(wait_ms.abs_diff(expected) <= expected / 10, "{wait_ms} ms, not {expected}");
+        world.settle_through_waits();
+    }
+    // A run that lasts longer ends the series.
+    world.advance(3_001);
+    assert_eq!(fail(&mut world, web), 0);
+}
+
+#[test]
+fn a_job_task_that_completed_is_left_to_others() {
+    let mut world = World::with_nodes(1);
+    let mut spec = spec("job", 1);
+    spec.mode = Mode::ReplicatedJob { completions: 1, max_concurrent: 0 };
+    let job = world.create(1, spec);
+    let tasks = vec![NewTask::new(1, Reason::ScaleUp)];
+    let create = Change::CreateTasks { service: job, revision: 1, base: TaskId(77), tasks };
+    world.apply_plan(vec![create]);
+    world.settle();
+    world.ends(TaskId(77), Observed::Complete);
+    world.plan();
+    let created = |change: &Change| matches!(change, Change::CreateTasks { .. });
+    assert!(!world.plan().iter().any(created));
+    assert_eq!(world.tasks(job).len(), 1);
 }
 
 impl World {
