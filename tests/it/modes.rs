@@ -158,7 +158,7 @@ fn a_schedule_launches_once_a_minute_whoever_leads() {
     cluster.bad(
         1,
         &["--schedule", "minute"],
-        &["service", "create", "--schedule", "61 * * * *", "--name", "bad", "web:1"].as_slice(),
+        &["service", "create", "--schedule", "61 * * * *", "--name", "bad", "web:1"],
     );
     cluster.good(&[
         "service",

@@ -4,8 +4,8 @@
 //!
 //! A zone is the nodes with the same label `zone`; nodes without it are one zone.
 
-use std::cell::OnceCell;
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 
 use cluster_model::{Availability, Node, NodeId, NodeState, State};
 
@@ -54,7 +54,7 @@ pub fn assess(state: &State, now_ms: u64) -> Option<Storm> {
 pub(crate) struct Storms {
     state: State,
     now_ms: u64,
-    zones: OnceCell<BTreeMap<String, Zone>>,
+    zones: OnceLock<BTreeMap<String, Zone>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -67,7 +67,7 @@ struct Zone {
 
 impl Storms {
     pub fn of(state: &State, now_ms: u64) -> Self {
-        Self { state: state.clone(), now_ms, zones: OnceCell::new() }
+        Self { state: state.clone(), now_ms, zones: OnceLock::new() }
     }
 
     /// Why the tasks of a silent node are not replaced, if they are not, and until when at the
