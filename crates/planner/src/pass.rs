@@ -21,7 +21,7 @@ const SLOTS_OF_SERVICE_MAX: usize = 2_500;
 /// Tasks placed or explained in one pass.
 const PLACEMENTS_MAX: usize = 10_000;
 /// Rounds until a pass gives the rest to the next one.
-const ROUNDS_MAX: usize = 8;
+const ROUNDS_MAX: usize = 24;
 /// Stamps speculative writes, so that a rollout written twice in a pass is known as such.
 const SPECULATIVE_INDEX: u64 = WRITTEN_BY_THIS_PLAN;
 
