@@ -24,7 +24,7 @@ const SLOTS_OF_SERVICE_MAX: usize = 2_500;
 /// Tasks placed or explained in one pass.
 const PLACEMENTS_MAX: usize = 10_000;
 /// Rounds until a pass gives the rest to the next one.
-const ROUNDS_MAX: usize = 8;
+const ROUNDS_MAX: usize = 24;
 type StageFn = fn(&View<'_>, &mut Steps);
 
 /// In this order: what is given up for lost; which slots there are; which revision they run, so
