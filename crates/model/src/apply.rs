@@ -122,6 +122,7 @@ impl Step<'_> {
             message: "joined, not yet heard from".into(),
             state_since_ms: at_ms,
             last_down_ms: 0,
+            down_index: 0,
         });
         Ok(Reply::Node { id, version: self.index })
     }

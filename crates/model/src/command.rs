@@ -122,8 +122,9 @@ pub enum Change {
     Explain { task: TaskId, message: Arc<str> },
     /// Forgets terminal tasks.
     Delete { task: TaskId },
-    /// The node's lease ended: the node is down, its unfinished tasks are lost. Refused when the
-    /// node changed since `version` was read.
+    /// The node's lease ended: the node is down and its tasks are no endpoints. What becomes of
+    /// them is another matter, see `Lose`. Refused when the node changed since `version` was
+    /// read.
     NodeDown { node: NodeId, version: u64, message: Arc<str> },
     /// What became of a task is unknown and nobody waits for it any more. Refused unless its node is
     /// down.
@@ -142,7 +143,8 @@ pub enum Change {
     /// Passes over a launch.
     SkipLaunch { parent: ServiceId, scheduled_at_ms: u64, message: Arc<str> },
     /// Removes a job that a schedule launched, or whose time to live is over.
-    RemoveJob { service: ServiceId },
+    /// Refused when its run is another by now, or ended or went on.
+    RemoveJob { service: ServiceId, started_at_ms: u64, finished_at_ms: u64 },
 }
 
 /// What users say to a rollout.

@@ -28,6 +28,8 @@ pub struct Node {
     pub state_since_ms: u64,
     /// When it was last declared down; 0: never.
     pub last_down_ms: u64,
+    /// Log index of that.
+    pub down_index: u64,
 }
 
 impl Node {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::ServiceId;
 use crate::node::Node;
-use crate::spec::{ServiceSpec, TaskSpec, UpdatePolicy};
+use crate::spec::{Disconnect, ServiceSpec, TaskSpec, UpdatePolicy};
 
 /// Revisions kept on a service beside those still in use by tasks.
 pub const REVISIONS_KEPT: usize = 10;
@@ -46,6 +46,9 @@ pub struct Service {
     pub last_launch_ms: u64,
     /// What happened to the service, the newest last; see [`EVENTS_KEPT`].
     pub events: Vec<Event>,
+    /// The policy for silent nodes before the last change of it, and the log index of that change:
+    /// a worker that was silent by then knows only the old one.
+    pub disconnect_before: Option<(Disconnect, u64)>,
 }
 
 /// A numbered version of a service's task spec; shared by all tasks.
@@ -113,6 +116,22 @@ impl Service {
         self.task_spec(if self.is_current(revision) { self.revision } else { revision })
     }
 
+    /// The policy that holds for a node which went down at a log index. Users may give its tasks
+    /// up or wait longer at any time; a bound that its worker was never told cannot be relied on.
+    pub fn disconnect_of(&self, down_index: u64) -> Disconnect {
+        let now = self.spec.disconnect;
+        let Some((before, _)) = self.disconnect_before.filter(|(_, at)| *at > down_index) else {
+            return now;
+        };
+        match (before, now) {
+            (_, Disconnect::Replace | Disconnect::Wait) => now,
+            (Disconnect::Replace | Disconnect::Wait, Disconnect::StopAfter { .. }) => before,
+            (Disconnect::StopAfter { after_ms: told_ms }, Disconnect::StopAfter { after_ms }) => {
+                Disconnect::StopAfter { after_ms: after_ms.max(told_ms) }
+            }
+        }
+    }
+
     /// Remembers an event, forgets the oldest.
     pub fn note(&mut self, at_ms: u64, text: impl Into<Arc<str>>) {
         if self.events.len() >= EVENTS_KEPT {
@@ -168,6 +187,7 @@ pub struct Rollout {
     /// Slots that ran the new revision when progress was last seen, and when that was. A rollback
     /// does not count those that ran it all along.
     pub done: u32,
+    /// 0 until the leader has looked at the rollout.
     pub progress_at_ms: u64,
     /// Canaries were found good.
     pub promoted: bool,

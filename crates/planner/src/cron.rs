@@ -9,7 +9,7 @@ mod schedule;
 use std::cmp::Reverse;
 
 use cluster_model::spec::{Overlap, Schedule};
-use cluster_model::{Change, JobOutcome, Service};
+use cluster_model::{Change, JobOutcome, JobRun, Service};
 
 use crate::Note;
 use crate::slots::{Steps, View};
@@ -79,7 +79,7 @@ fn launch(
         }
         (Overlap::Replace, _) => {
             for child in unfinished {
-                steps.change(Change::RemoveJob { service: child.id });
+                steps.change(remove(child));
             }
         }
         (Overlap::Forbid, None) | (Overlap::Allow, _) => {}
@@ -103,6 +103,12 @@ fn forget(children: &[&Service], schedule: &Schedule, steps: &mut Steps) {
         if !steps.take_room() {
             return;
         }
-        steps.change(Change::RemoveJob { service: child.id });
+        steps.change(remove(child));
     }
+}
+
+/// Removes a job as it was seen: one that began anew meanwhile stays.
+pub(crate) fn remove(job: &Service) -> Change {
+    let JobRun { started_at_ms, finished_at_ms, .. } = job.run;
+    Change::RemoveJob { service: job.id, started_at_ms, finished_at_ms }
 }

@@ -9,7 +9,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use cluster_model::spec::Mode;
 use cluster_model::task::Moved;
-use cluster_model::{Availability, Desired, JobOutcome, NewTask, Node, NodeId, NodeState, Reason};
+use cluster_model::{
+    Availability, Desired, JobOutcome, NewTask, Node, NodeId, NodeState, Reason, Task,
+};
 
 use crate::slots::{Slot, Steps, View};
 
@@ -26,8 +28,9 @@ enum Standing {
 }
 
 pub(crate) fn plan(view: &View<'_>, steps: &mut Steps) {
+    let nowhere = !view.state.nodes().any(|node| meets(view, node));
     for slot in view.slots.iter() {
-        if !retire(view, &slot, steps) {
+        if !retire(view, &slot, nowhere, steps) {
             return;
         }
     }
@@ -76,9 +79,7 @@ fn target(slot: &Slot<'_>) -> Option<NodeId> {
 
 fn standing(view: &View<'_>, node: Option<&Node>) -> Standing {
     let Some(node) = node else { return Standing::Leaves(Moved::NodeRemoved) };
-    let meets = view.service.task_spec(view.service.revision).is_some_and(|spec| {
-        spec.placement.constraints.iter().all(|constraint| constraint.holds(node))
-    });
+    let meets = meets(view, node);
     match (node.spec.availability, node.state) {
         (Availability::Drain, _) => Standing::Leaves(Moved::NodeDrained),
         // What an unknown node is has not been heard.
@@ -90,10 +91,23 @@ fn standing(view: &View<'_>, node: Option<&Node>) -> Standing {
     }
 }
 
-/// Takes away what a node may not keep; false when there is no room left.
-fn retire(view: &View<'_>, slot: &Slot<'_>, steps: &mut Steps) -> bool {
+/// The node is one that the service now asks for.
+fn meets(view: &View<'_>, node: &Node) -> bool {
+    view.service.task_spec(view.service.revision).is_some_and(|spec| spec.placement.admits(node))
+}
+
+/// Takes away what a node may not keep; false when there is no room left. Where no node at all is
+/// asked for any more, as after a typing error, nothing is taken for that: the rollout finds out at
+/// the cost of its bounds.
+fn retire(view: &View<'_>, slot: &Slot<'_>, nowhere: bool, steps: &mut Steps) -> bool {
     let node = target(slot).and_then(|id| view.state.node(id));
+    let stays = |task: &Task| node.is_some_and(|node| view.service.may_stay(task.revision, node));
     let (desired, why) = match standing(view, node) {
+        Standing::Leaves(Moved::ConstraintsNotMet)
+            if nowhere && slot.holder().is_some_and(stays) =>
+        {
+            return true;
+        }
         Standing::Takes | Standing::Keeps => return true,
         Standing::Silent => (Desired::Shutdown, Moved::NodeDown),
         Standing::Leaves(why) => (Desired::Remove, why),

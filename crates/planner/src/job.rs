@@ -11,8 +11,8 @@ use std::collections::BTreeMap;
 use cluster_model::spec::Mode;
 use cluster_model::{Change, Desired, JobOutcome, NewTask, Observed, Reason, Task};
 
-use crate::global;
 use crate::slots::{Slot, Steps, View};
+use crate::{cron, global};
 
 /// Marks completions, and lets go of what has no part in the run.
 pub(crate) fn settle(view: &View<'_>, steps: &mut Steps) {
@@ -71,7 +71,7 @@ pub(crate) fn conclude(view: &View<'_>, steps: &mut Steps) {
         if let Some(ttl_ms) = policy.ttl_after_finished_ms {
             let at_ms = run.finished_at_ms.saturating_add(ttl_ms);
             if at_ms <= view.now_ms {
-                steps.change(Change::RemoveJob { service: view.service.id });
+                steps.change(cron::remove(view.service));
             } else {
                 steps.wake_at(at_ms);
             }

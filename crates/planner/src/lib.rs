@@ -35,7 +35,7 @@ use std::sync::Arc;
 use cluster_model::{Change, ServiceId};
 
 pub use ids::Ids;
-pub use pass::plan;
+pub use pass::{Now, plan};
 
 /// What a pass looks at.
 #[derive(Clone, Copy, Debug)]

@@ -4,9 +4,11 @@
 //! heartbeat apart: else the first of them would be replaced before the storm guard could see the
 //! others.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use cluster_model::{Change, Node, NodeId, NodeState, State};
 
-use crate::{Plan, earlier};
+use crate::{Plan, earlier, storm};
 
 /// So many late nodes may be the beginning of a storm.
 const LATE_MIN: usize = 3;
@@ -29,11 +31,13 @@ pub fn plan(
         .collect();
     // A node that is well is heard more than twice in a lease.
     let late = |silent_ms: u64| silent_ms > lease_ms / 2;
-    let undecided = silent.iter().any(|(_, ms)| late(*ms) && *ms <= lease_ms);
-    let gathering = undecided && silent.iter().filter(|(_, ms)| late(*ms)).count() >= LATE_MIN;
-    // Waiting for the others has a bound of its own.
-    let patience_ms = if gathering { lease_ms.saturating_add(lease_ms / 2) } else { lease_ms };
+    let storms = gathering(view, &silent, late, lease_ms);
     for (node, silent_ms) in silent {
+        // Waiting for the others has a bound of its own: about a heartbeat.
+        let patience_ms = match storms.contains(storm::zone(node)) {
+            true => lease_ms.saturating_add(lease_ms / 3),
+            false => lease_ms,
+        };
         if silent_ms > patience_ms {
             plan.changes.push(Change::NodeDown {
                 node: node.id,
@@ -47,4 +51,25 @@ pub fn plan(
         }
     }
     plan
+}
+
+/// Zones in which so many nodes are late that it may be a storm, and not all leases have ended.
+fn gathering<'a>(
+    view: &'a State,
+    silent: &[(&'a Node, u64)],
+    late: impl Fn(u64) -> bool,
+    lease_ms: u64,
+) -> BTreeSet<&'a str> {
+    let mut zones: BTreeMap<&str, (usize, bool)> = BTreeMap::new();
+    for (node, silent_ms) in silent.iter().filter(|(node, ms)| late(*ms) && storm::counts(node)) {
+        let (count, undecided) = zones.entry(storm::zone(node)).or_default();
+        *count += 1;
+        *undecided |= *silent_ms <= lease_ms;
+    }
+    zones.retain(|_, (count, undecided)| *undecided && *count >= LATE_MIN);
+    // The size of a zone is looked at only when it matters.
+    let size = |zone: &str| {
+        view.nodes().filter(|node| storm::counts(node) && storm::zone(node) == zone).count()
+    };
+    zones.into_iter().filter(|(zone, (count, _))| count * 2 > size(zone)).map(|(z, _)| z).collect()
 }

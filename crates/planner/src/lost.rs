@@ -61,7 +61,8 @@ fn silent<'a>(view: &'a View<'_>) -> impl Iterator<Item = (&'a Task, &'a Node)> 
 
 fn verdict(view: &View<'_>, task: &Task, node: &Node) -> Verdict {
     let name = &node.name;
-    let until_ms = match view.service.spec.disconnect {
+    let policy = view.service.disconnect_of(node.down_index);
+    let until_ms = match policy {
         Disconnect::Replace => 0,
         Disconnect::Wait => {
             let why = format!("node {name} is down; waits for it (--on-disconnect wait)");
@@ -69,7 +70,7 @@ fn verdict(view: &View<'_>, task: &Task, node: &Node) -> Verdict {
         }
         Disconnect::StopAfter { after_ms } => stopped_at_ms(view, task, node, after_ms),
     };
-    if let Disconnect::StopAfter { after_ms } = view.service.spec.disconnect
+    if let Disconnect::StopAfter { after_ms } = policy
         && view.now_ms < until_ms
     {
         let why = format!(
@@ -90,5 +91,7 @@ fn stopped_at_ms(view: &View<'_>, task: &Task, node: &Node, after_ms: u64) -> u6
     let takes_ms = view.service.task_spec(task.revision).map_or(0, |spec| {
         spec.container.stop_grace_period_ms.saturating_add(spec.drain_timeout_ms)
     });
-    node.state_since_ms.saturating_add(after_ms).saturating_add(takes_ms).saturating_add(MARGIN_MS)
+    // The end of the lease may be written by the clock of a leader that is no more.
+    let since_ms = node.state_since_ms.max(view.leads_since_ms);
+    since_ms.saturating_add(after_ms).saturating_add(takes_ms).saturating_add(MARGIN_MS)
 }

@@ -74,12 +74,30 @@ fn stages(service: &Service) -> &'static [StageFn] {
     }
 }
 
+/// When a pass is made, by the leader's clock.
+#[derive(Clone, Copy, Debug)]
+pub struct Now {
+    pub ms: u64,
+    /// When this leader began to lead. What others wrote down before was by other clocks, so waits
+    /// that must be long enough count from here at the earliest.
+    pub leads_since_ms: u64,
+}
+
+impl From<u64> for Now {
+    /// One leader for ever.
+    fn from(ms: u64) -> Self {
+        Self { ms, leads_since_ms: 0 }
+    }
+}
+
 /// Plans for the services in scope and for every task that waits for a node.
 ///
 /// *Guarantees*: a plan applied to the view it was made from is taken whole, and a second pass at
 /// the same time then finds nothing unless the first was bounded (`wake_at_ms` is then `now_ms`).
 /// *Assumes*: a full pass after every change of a node, at start, and at `wake_at_ms`.
-pub fn plan(view: &State, scope: Scope<'_>, now_ms: u64, ids: &mut Ids) -> Plan {
+pub fn plan(view: &State, scope: Scope<'_>, now: impl Into<Now>, ids: &mut Ids) -> Plan {
+    let now = now.into();
+    let now_ms = now.ms;
     let mut services: Vec<ServiceId> = match scope {
         Scope::All => view.services().map(|service| service.id).collect(),
         Scope::Services(ids) => with_parents(view, ids).into_iter().collect(),
@@ -87,7 +105,7 @@ pub fn plan(view: &State, scope: Scope<'_>, now_ms: u64, ids: &mut Ids) -> Plan 
     // Where a pass is bounded no service is always the last.
     let first = ids.next_base(1).0 as usize % services.len().max(1);
     services.rotate_left(first);
-    let mut pass = Pass::new(view, now_ms);
+    let mut pass = Pass::new(view, now);
     for _ in 0..ROUNDS_MAX {
         pass.bounded = false;
         for service in services {
@@ -119,6 +137,7 @@ struct Pass {
     state: State,
     storms: Arc<Storms>,
     now_ms: u64,
+    leads_since_ms: u64,
     plan: Plan,
     /// Services that changed in this round.
     dirty: BTreeSet<ServiceId>,
@@ -129,9 +148,11 @@ struct Pass {
 }
 
 impl Pass {
-    fn new(view: &State, now_ms: u64) -> Self {
+    fn new(view: &State, now: Now) -> Self {
+        let now_ms = now.ms;
         Self {
             state: view.clone(),
+            leads_since_ms: now.leads_since_ms,
             storms: Arc::new(Storms::of(view, now_ms)),
             now_ms,
             plan: Plan::default(),
@@ -163,6 +184,7 @@ impl Pass {
                 slots: &slots,
                 storms: &storms,
                 now_ms: self.now_ms,
+                leads_since_ms: self.leads_since_ms,
             };
             loop {
                 let Some(stage) = stages.next() else { return };
@@ -192,7 +214,8 @@ impl Pass {
         }
         self.dirty.insert(view.service.id);
         for change in &done.changes {
-            if let Change::Launch { child: id, .. } | Change::RemoveJob { service: id } = change {
+            if let Change::Launch { child: id, .. } | Change::RemoveJob { service: id, .. } = change
+            {
                 self.dirty.insert(*id);
             }
         }

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use cluster_model::service::RolloutState;
+use cluster_model::service::{RolloutKind, RolloutState};
 use cluster_model::{
     Change, Desired, NewTask, Node, NodeState, Observed, Reason, Rollout, Service, ServiceId,
     State, Task, TaskId,
@@ -23,6 +23,8 @@ pub(crate) struct View<'a> {
     pub slots: &'a Slots<'a>,
     pub storms: &'a Storms,
     pub now_ms: u64,
+    /// When the leader that looks began to lead.
+    pub leads_since_ms: u64,
 }
 
 impl<'a> View<'a> {
@@ -34,7 +36,8 @@ impl<'a> View<'a> {
     /// spread further.
     pub fn fresh_revision(&self) -> u32 {
         let service = self.service;
-        let held_back = service.rollout.as_ref().filter(|rollout| match rollout.state {
+        let update = service.rollout.as_ref().filter(|r| r.kind == RolloutKind::Update);
+        let held_back = update.filter(|rollout| match rollout.state {
             RolloutState::Running => service.canaries() > 0,
             RolloutState::AwaitingPromotion | RolloutState::PausedByUser | RolloutState::Paused => {
                 true

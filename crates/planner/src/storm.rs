@@ -134,11 +134,11 @@ impl Zone {
 }
 
 /// Drained nodes are out of service by an operator's word, unknown ones never were in it.
-fn counts(node: &Node) -> bool {
+pub(crate) fn counts(node: &Node) -> bool {
     node.spec.availability != Availability::Drain && node.state != NodeState::Unknown
 }
 
-fn zone(node: &Node) -> &str {
+pub(crate) fn zone(node: &Node) -> &str {
     node.spec.labels.get(ZONE_LABEL).map_or("", String::as_str)
 }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use cluster_model::{Change, Changes, Command, Reply, ServiceId, State};
 use cluster_planner::storm::{self, Storm};
-use cluster_planner::{Ids, Note, Plan, Scope};
+use cluster_planner::{Ids, Note, Now, Plan, Scope};
 
 use crate::context::{Context, mint};
 
@@ -24,6 +24,7 @@ pub async fn run(context: Context) -> anyhow::Result<()> {
     let mut full_pass_at = Instant::now() + FULL_PASS_PERIOD;
     let mut wake_at: Option<Instant> = None;
     let mut storms = Storms::default();
+    let leads_since_ms = context.clock.now_ms();
     loop {
         let timer = wake_at.map_or(full_pass_at, |wake_at| wake_at.min(full_pass_at));
         tokio::select! {
@@ -44,7 +45,7 @@ pub async fn run(context: Context) -> anyhow::Result<()> {
         if matches!(look, Look::All) {
             storms.look(&state, context.clock.now_ms());
         }
-        let Some(plan) = look.plan(&context, &state) else { continue };
+        let Some(plan) = look.plan(&context, &state, leads_since_ms) else { continue };
         tell(&plan);
         if matches!(look, Look::All) {
             full_pass_at = now + FULL_PASS_PERIOD;
@@ -130,15 +131,15 @@ impl Look {
         Look::Services(services.chain(changes.tasks.iter().map(|task| task.service)).collect())
     }
 
-    fn plan(&self, context: &Context, state: &State) -> Option<Plan> {
+    fn plan(&self, context: &Context, state: &State, leads_since_ms: u64) -> Option<Plan> {
         let mut ids = Ids::new(mint());
-        let now_ms = context.clock.now_ms();
+        let now = Now { ms: context.clock.now_ms(), leads_since_ms };
         let scope = match self {
             Look::All => Scope::All,
             Look::Services(services) if services.is_empty() => return None,
             Look::Services(services) => Scope::Services(services),
         };
-        Some(cluster_planner::plan(state, scope, now_ms, &mut ids))
+        Some(cluster_planner::plan(state, scope, now, &mut ids))
     }
 }
 

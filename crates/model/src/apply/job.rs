@@ -100,8 +100,13 @@ impl Step<'_> {
     /// is meant. A task that already ended well is the slot's completion, and there are no more at
     /// once than were asked for.
     pub(super) fn job_room(&self, service: &Service, revision: u32) -> JobRoom {
-        let mut room =
-            JobRoom { closed: false, done: BTreeSet::new(), busy: BTreeSet::new(), max: None };
+        let mut room = JobRoom {
+            closed: false,
+            done: BTreeSet::new(),
+            busy: BTreeSet::new(),
+            max: None,
+            completions: None,
+        };
         if !service.spec.mode.is_job() {
             return room;
         }
@@ -110,7 +115,8 @@ impl Step<'_> {
             service.spec.mode == Mode::GlobalJob && service.run.outcome == JobOutcome::Succeeded;
         let over = service.run.finished_at_ms != 0 && !joins;
         room.closed = over || revision != service.revision;
-        if let Mode::ReplicatedJob { max_concurrent, .. } = service.spec.mode {
+        if let Mode::ReplicatedJob { completions, max_concurrent } = service.spec.mode {
+            room.completions = Some(completions);
             room.max = usize::try_from(max_concurrent).ok().filter(|max| *max > 0);
         }
         for task in self.state.tasks_of_service(service.id) {
@@ -186,7 +192,21 @@ impl Step<'_> {
         true
     }
 
-    pub(super) fn remove_job(&mut self, id: ServiceId) -> bool {
+    /// Removes a job whose run is still the one that was looked at.
+    pub(super) fn remove_job_of(
+        &mut self,
+        id: ServiceId,
+        started_at_ms: u64,
+        finished_at_ms: u64,
+    ) -> bool {
+        let run = self.existing_service(id).map(|service| service.run);
+        let same = run.is_ok_and(|run| {
+            (run.started_at_ms, run.finished_at_ms) == (started_at_ms, finished_at_ms)
+        });
+        same && self.remove_job(id)
+    }
+
+    fn remove_job(&mut self, id: ServiceId) -> bool {
         let Ok(service) = self.existing_service(id) else { return false };
         service.spec.mode.is_job() && self.remove_service(id, None).is_ok()
     }
@@ -217,6 +237,7 @@ pub(super) struct JobRoom {
     done: BTreeSet<u32>,
     busy: BTreeSet<u32>,
     max: Option<usize>,
+    completions: Option<u32>,
 }
 
 impl JobRoom {
@@ -224,7 +245,11 @@ impl JobRoom {
     pub fn refuses(&mut self, new: &NewTask) -> bool {
         let full =
             !self.busy.contains(&new.slot) && self.max.is_some_and(|max| self.busy.len() >= max);
-        if self.closed || full || self.done.contains(&new.slot) {
+        if self.closed
+            || full
+            || self.done.contains(&new.slot)
+            || self.completions.is_some_and(|completions| new.slot > completions)
+        {
             return true;
         }
         self.busy.insert(new.slot);

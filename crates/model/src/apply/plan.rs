@@ -33,7 +33,7 @@ impl Step<'_> {
             Change::SetDesired { task, desired, reason } => {
                 one(self.set_desired(*task, *desired, reason))
             }
-            Change::Explain { task, message } => one(self.explain(at_ms, *task, message)),
+            Change::Explain { task, message } => one(self.explain(*task, message)),
             Change::Delete { task } => one(self.delete(*task)),
             Change::NodeDown { node, version, message } => {
                 one(self.node_down(at_ms, *node, *version, message))
@@ -54,7 +54,9 @@ impl Step<'_> {
             Change::SkipLaunch { parent, scheduled_at_ms, message } => {
                 one(self.skip_launch(at_ms, *parent, *scheduled_at_ms, message))
             }
-            Change::RemoveJob { service } => one(self.remove_job(*service)),
+            Change::RemoveJob { service, started_at_ms, finished_at_ms } => {
+                one(self.remove_job_of(*service, *started_at_ms, *finished_at_ms))
+            }
         }
     }
 
@@ -71,6 +73,14 @@ impl Step<'_> {
             .service(service)
             .filter(|service| !service.removed && service.revisions.contains_key(&revision));
         let Some(known) = known else { return 0 };
+        // Another leader's clock may have been ahead when the rollout was looked at first; what it
+        // creates must not seem older than itself.
+        let begun_ms = known
+            .rollout
+            .as_ref()
+            .filter(|rollout| rollout.to == revision && !rollout.state.is_over())
+            .map_or(0, |rollout| rollout.started_at_ms);
+        let created_at_ms = at_ms.max(begun_ms);
         let mut job = self.job_room(known, revision);
         let mut owners = self.slot_owners(service, tasks);
         let mut taken = 0;
@@ -100,7 +110,7 @@ impl Step<'_> {
                 slot: new.slot,
                 revision,
                 version: 0,
-                created_at_ms: at_ms,
+                created_at_ms,
                 node: None,
                 desired: new.desired,
                 reason: new.reason.clone(),
@@ -190,7 +200,7 @@ impl Step<'_> {
         true
     }
 
-    fn explain(&mut self, at_ms: u64, id: TaskId, message: &Arc<str>) -> bool {
+    fn explain(&mut self, id: TaskId, message: &Arc<str>) -> bool {
         let Some(task) = self.state.task(id) else { return false };
         let down = task
             .node
@@ -200,11 +210,8 @@ impl Step<'_> {
             return false;
         }
         let mut task = task.clone();
+        // When the state was entered does not change with what is said of it.
         task.status.message = Some(message.clone());
-        // The state of a task with a node was entered when its agent said so.
-        if task.node.is_none() {
-            task.status.at_ms = at_ms;
-        }
         self.write_task(task);
         true
     }
@@ -228,6 +235,7 @@ impl Step<'_> {
         node.state = NodeState::Down;
         node.state_since_ms = at_ms;
         node.last_down_ms = at_ms;
+        node.down_index = self.index;
         node.message = message.clone();
         self.write_node(node);
         // Its tasks are not endpoints any more; what else becomes of them the planner decides.

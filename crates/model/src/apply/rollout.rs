@@ -6,7 +6,7 @@ use super::Step;
 use crate::command::{Refusal, Reply, Steer, WRITTEN_BY_THIS_PLAN};
 use crate::id::ServiceId;
 use crate::service::{Rollout, RolloutKind, RolloutState, Service};
-use crate::task::Task;
+use crate::task::{Reason, Task};
 use crate::validate::Invalid;
 
 impl Step<'_> {
@@ -81,11 +81,14 @@ impl Step<'_> {
             Steer::Promote => {
                 rollout.state = RolloutState::Running;
                 rollout.promoted = true;
+                // Whoever finds the canaries good has seen what failed.
+                rollout.started_at_ms = at_ms;
+                rollout.failures = 0;
                 "canaries promoted by a user"
             }
         };
         rollout.since_ms = at_ms;
-        rollout.progress_at_ms = at_ms;
+        rollout.progress_at_ms = 0;
         rollout.message = said.into();
         rollout.version = self.index;
         service.note(at_ms, said);
@@ -130,6 +133,8 @@ impl Step<'_> {
         }
         service.note(at_ms, format!("rolled back to revision {from}: {message}"));
         self.move_to(&mut service, from, RolloutKind::Rollback, at_ms, message);
+        // Nobody means the revision that failed when they ask for the one before.
+        service.previous = None;
         // The spec changed under whoever read it before.
         service.version = self.index;
         service.updated_at_ms = at_ms;
@@ -159,7 +164,11 @@ impl Step<'_> {
     ) {
         let unfinished = service.rollout.as_ref().filter(|rollout| !rollout.state.is_over());
         let from = match kind {
-            RolloutKind::Update => unfinished.map_or(service.revision, |rollout| rollout.from),
+            // A revision that was being left because it failed is none to go back to.
+            RolloutKind::Update => match unfinished {
+                Some(Rollout { kind: RolloutKind::Update, from, .. }) => *from,
+                Some(_) | None => service.revision,
+            },
             RolloutKind::Rollback => service.revision,
         };
         service.previous = Some(from);
@@ -188,7 +197,8 @@ impl Step<'_> {
             total,
             failures: 0,
             done: 0,
-            progress_at_ms: at_ms,
+            // Until the leader has seen it: its clock and that of who took the request may differ.
+            progress_at_ms: 0,
             promoted: false,
             message: if total == 0 { "no task had to move".into() } else { message.into() },
         });
@@ -196,9 +206,14 @@ impl Step<'_> {
 
     /// Slots whose task has to make way for another.
     fn slots_to_move(&self, service: &Service) -> u32 {
-        let tasks: Vec<&Task> =
-            self.state.tasks_of_service(service.id).filter(|task| task.is_wanted()).collect();
-        let moves = |slot: &&[&Task]| {
+        let tasks: Vec<&Task> = self.state.tasks_of_service(service.id).collect();
+        let moves = |all: &&[&Task]| {
+            let slot: Vec<&Task> = all.iter().copied().filter(|task| task.is_wanted()).collect();
+            if slot.is_empty() {
+                // Spent under another revision: the new one tries it again.
+                let spent = |task: &&&Task| task.reason == Reason::Exhausted;
+                return all.iter().any(|task| spent(&task) && !service.is_current(task.revision));
+            }
             // What ended counts only in a slot that nothing fills.
             let filled = slot.iter().any(|task| task.fills_slot());
             let counts = |task: &Task| !filled || task.fills_slot();

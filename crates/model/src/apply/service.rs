@@ -70,6 +70,7 @@ impl Step<'_> {
             run: JobRun { started_at_ms: at_ms, ..JobRun::default() },
             last_launch_ms: at_ms,
             events: Vec::new(),
+            disconnect_before: None,
         };
         service.note(at_ms, "created");
         self.write_service(service);
@@ -113,6 +114,9 @@ impl Step<'_> {
         let (before, wanted) = (service.spec.replicas(), spec.replicas());
         if before != wanted {
             service.note(at_ms, format!("scaled from {before} to {wanted}"));
+        }
+        if service.spec.disconnect != spec.disconnect {
+            service.disconnect_before = Some((service.spec.disconnect, self.index));
         }
         let new_task = service.spec.task != spec.task;
         Self::reopen_if_more(&mut service, spec, at_ms);
@@ -230,6 +234,18 @@ impl Step<'_> {
         self.state.put_service(Arc::new(service));
     }
 
+    /// Ports that other services open on their tasks' nodes: no worker can listen there too.
+    fn host_ports(&self, except: ServiceId) -> BTreeMap<u16, &str> {
+        self.state
+            .services()
+            .filter(|service| service.id != except && !service.removed)
+            .flat_map(|service| {
+                let ports = service.spec.task.host_ports.iter();
+                ports.map(|port| (port.published, service.spec.name.as_str()))
+            })
+            .collect()
+    }
+
     /// The ports a spec gets: fixed ones as asked unless another service holds them; for the others
     /// the one this service had for the same target, else the lowest free one.
     fn allocate_ports(
@@ -239,7 +255,23 @@ impl Step<'_> {
         held: &[PublishedPort],
     ) -> Result<Vec<PublishedPort>, Refusal> {
         let mut ports: Vec<PublishedPort> = Vec::with_capacity(spec.ports.len());
+        for port in &spec.task.host_ports {
+            let owner = self.state.port_owner(port.published).filter(|owner| *owner != id);
+            if let Some(owner) = owner.and_then(|owner| self.state.service(owner)) {
+                return Err(Refusal::PortTaken {
+                    port: port.published,
+                    service: owner.spec.name.clone(),
+                });
+            }
+        }
+        let on_hosts = self.host_ports(id);
         for wanted in spec.ports.iter().filter(|port| port.published != 0) {
+            if let Some(service) = on_hosts.get(&wanted.published) {
+                return Err(Refusal::PortTaken {
+                    port: wanted.published,
+                    service: (*service).to_owned(),
+                });
+            }
             let owner = self.state.port_owner(wanted.published).filter(|owner| *owner != id);
             if let Some(owner) = owner.and_then(|owner| self.state.service(owner)) {
                 return Err(Refusal::PortTaken {
@@ -252,6 +284,7 @@ impl Step<'_> {
         for wanted in spec.ports.iter().filter(|port| port.published == 0) {
             let free = |port: &u16| {
                 !ports.iter().any(|taken| taken.published == *port)
+                    && !on_hosts.contains_key(port)
                     && self.state.port_owner(*port).is_none_or(|owner| owner == id)
             };
             let kept = held.iter().find(|port| {

@@ -19,6 +19,7 @@ fn node(labels: &[(&str, &str)]) -> Node {
         message: Arc::from(""),
         state_since_ms: 1,
         last_down_ms: 0,
+        down_index: 0,
     }
 }
 

@@ -32,8 +32,15 @@ pub(crate) fn plan(view: &View<'_>, steps: &mut Steps) {
         RolloutState::Running | RolloutState::AwaitingPromotion => {}
         RolloutState::PausedByUser | RolloutState::Paused | RolloutState::Completed => return,
     }
-    let survey = Survey::of(view);
     let mut rollout = read.clone();
+    if read.progress_at_ms == 0 {
+        // It was begun or steered through another manager, whose clock may differ.
+        rollout.started_at_ms = view.now_ms;
+        rollout.since_ms = view.now_ms;
+        rollout.progress_at_ms = view.now_ms;
+        return write(view, rollout, steps);
+    }
+    let survey = Survey::of(view);
     let failed = u32::try_from(survey.failed().count()).unwrap_or(u32::MAX);
     rollout.failures = rollout.failures.max(failed);
     let done = done(view, &survey, read);

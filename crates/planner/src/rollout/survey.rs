@@ -117,6 +117,10 @@ impl<'a> Standing<'a> {
 
 /// The task runs, or is about to as far as anybody can tell.
 pub(super) fn worth_keeping(view: &View<'_>, task: &Task) -> bool {
+    if view.silent_node(task).is_some() {
+        // Beside what may run on unheard there would be two.
+        return false;
+    }
     view.up(task) || (task.fills_slot() && task.restarts == 0 && !unplaced(task))
 }
 

@@ -9,6 +9,9 @@ use cluster_model::{Node, State};
 
 use super::candidate::Candidate;
 
+/// How every explanation of a task without a node begins.
+pub(super) const NOWHERE: &str = "no suitable node";
+
 /// Of a task whose predecessor could not even start.
 pub(super) const HELD: &str = "waits before the next attempt";
 
@@ -16,7 +19,7 @@ pub(super) const HELD: &str = "waits before the next attempt";
 pub(super) fn nowhere(state: &State, seeker: Seeker<'_>, nodes: &[Candidate<'_>]) -> String {
     let tally = Tally::of(state, seeker, nodes);
     if tally.nodes.is_empty() && seeker.task.target.is_none() {
-        return "no suitable node: the cluster has no workers".to_owned();
+        return format!("{NOWHERE}: the cluster has no workers");
     }
     let parts = tally.nodes.iter().map(|(obstacle, nodes)| tally.part(*obstacle, nodes.len()));
     let alone = seeker.task.target.map(|target| match state.node(target) {
@@ -24,7 +27,7 @@ pub(super) fn nowhere(state: &State, seeker: Seeker<'_>, nodes: &[Candidate<'_>]
         None => "the node it is for was removed".to_owned(),
     });
     let parts: Vec<String> = alone.into_iter().chain(parts).collect();
-    format!("no suitable node: {}", parts.join("; "))
+    format!("{NOWHERE}: {}", parts.join("; "))
 }
 
 /// The nodes that cannot take a task, by what speaks against them.

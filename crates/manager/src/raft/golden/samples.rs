@@ -403,7 +403,11 @@ fn changes() -> Vec<Change> {
             scheduled_at_ms: AT_MS + 60_000,
             message: "the last one still runs".into(),
         },
-        Change::RemoveJob { service: ServiceId(102) },
+        Change::RemoveJob {
+            service: ServiceId(102),
+            started_at_ms: AT_MS,
+            finished_at_ms: AT_MS + 1,
+        },
     ]
 }
 

@@ -58,8 +58,13 @@ pub(super) fn stuck(
     }
     let policy = view.service.update_policy();
     let deadline_ms = policy.progress_deadline_ms?;
-    // A slot may not begin before its delay is over.
-    let at_ms = rollout.progress_at_ms.saturating_add(policy.delay_ms).saturating_add(deadline_ms);
+    // A slot may not begin before its delay is over, and the old task may take its time to end.
+    let ends_ms = view
+        .service
+        .task_spec(rollout.from)
+        .map_or(0, |old| old.drain_timeout_ms.saturating_add(old.container.stop_grace_period_ms));
+    let waits_ms = policy.delay_ms.saturating_add(ends_ms);
+    let at_ms = rollout.progress_at_ms.saturating_add(waits_ms).saturating_add(deadline_ms);
     if view.now_ms < at_ms {
         steps.wake_at(at_ms);
         return None;
