@@ -382,8 +382,13 @@ fn check_rest(world: &World) {
         for slot in slots {
             check_slot_rests(world, service, slot);
         }
-        let outdated = |task: &&Task| world.state.is_outdated(service, task);
-        let behind = world.holders(service.id).into_iter().any(|task| outdated(&task));
+        // Start first keeps what runs when the new revision has no attempt left in the slot.
+        let spent = |task: &Task| {
+            let mut tasks = world.state.tasks_of_slot(service.id, task.slot);
+            tasks.any(|t| t.reason == Reason::Exhausted && t.revision == service.revision)
+        };
+        let outdated = |task: &Task| world.state.is_outdated(service, task) && !spent(task);
+        let behind = world.holders(service.id).into_iter().any(outdated);
         let waits = world.holders(service.id).iter().any(|task| !task.serves());
         match &service.rollout {
             Some(rollout) if !rollout.state.is_over() => {
