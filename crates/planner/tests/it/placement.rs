@@ -2,7 +2,7 @@
 
 use cluster_model::node::Generic;
 use cluster_model::spec::{Affinity, AffinityTarget, HostPort, PortSpec, ServiceSpec, Strategy};
-use cluster_model::{Availability, Desired, NodeId, Observed, ServiceId};
+use cluster_model::{Availability, Command, Desired, NodeId, Observed, Refusal, ServiceId};
 
 use crate::holdings::equip;
 use crate::world::{MIB, World, spec};
@@ -229,19 +229,20 @@ fn a_host_port_is_one_tasks_on_a_node_until_its_exit_is_reported() {
 }
 
 #[test]
-fn a_host_port_that_is_published_is_in_use_everywhere() {
-    let mut world = World::with_nodes(2);
+fn a_port_is_published_or_the_hosts_but_not_both() {
     let mut mesh = spec("mesh", 1);
     mesh.ports = vec![PortSpec { published: 8080, target: 80 }];
-    world.create(1, mesh);
     let mut web = spec("web", 1);
     web.task.host_ports = vec![HostPort { published: 8080, target: 80 }];
-    let web = world.create(2, web);
-    world.settle();
-    assert_eq!(
-        message(&world, web),
-        "no suitable node: 2 nodes listen on port 8080 for service mesh"
-    );
+    for (first, second) in [(&mesh, &web), (&web, &mesh)] {
+        let mut world = World::with_nodes(2);
+        world.create(1, first.clone());
+        let (id, at_ms) = (ServiceId(2), world.now_ms);
+        let spec = std::sync::Arc::new(second.clone());
+        let refused = world.apply(Command::CreateService { id, spec, at_ms });
+        let taken = Refusal::PortTaken { port: 8080, service: first.name.clone() };
+        assert_eq!(refused, Err(taken));
+    }
 }
 
 #[test]

@@ -1,12 +1,12 @@
 //! What speaks for giving a rollout up, each with the reason in words.
 
-use cluster_model::Rollout;
 use cluster_model::spec::FailureAction;
 use cluster_model::spec::rollout::PPM;
+use cluster_model::{Desired, Rollout};
 
 use super::super::canary;
 use super::super::survey::{Standing, Survey};
-use crate::slots::{Steps, View};
+use crate::slots::{Slot, Steps, View};
 
 /// Attempts after which a revision that never ran is given up: half the slots, within these.
 const BREAKER: (u32, u32) = (3, 200);
@@ -58,10 +58,13 @@ pub(super) fn stuck(
     }
     let policy = view.service.update_policy();
     let deadline_ms = policy.progress_deadline_ms?;
-    // A slot may not begin before its delay is over, and the old task may take its time to end.
-    let ends_ms = view
-        .service
-        .task_spec(rollout.from)
+    // A slot may not begin before its delay is over, and a task that is stopped has its time to end.
+    let stops = |slot: &Slot<'_>| {
+        slot.tasks().any(|task| task.desired > Desired::Running && task.holds_resources())
+    };
+    let old = view.service.task_spec(rollout.from);
+    let old = old.filter(|_| survey.slots.iter().any(|standing| stops(&standing.slot)));
+    let ends_ms = old
         .map_or(0, |old| old.drain_timeout_ms.saturating_add(old.container.stop_grace_period_ms));
     let waits_ms = policy.delay_ms.saturating_add(ends_ms);
     let at_ms = rollout.progress_at_ms.saturating_add(waits_ms).saturating_add(deadline_ms);
