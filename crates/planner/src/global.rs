@@ -101,7 +101,10 @@ fn meets(view: &View<'_>, node: &Node) -> bool {
 /// the cost of its bounds.
 fn retire(view: &View<'_>, slot: &Slot<'_>, nowhere: bool, steps: &mut Steps) -> bool {
     let node = target(slot).and_then(|id| view.state.node(id));
-    let stays = |task: &Task| node.is_some_and(|node| view.service.may_stay(task.revision, node));
+    // The one that tried it waits for a node that is asked for.
+    let stays = |task: &Task| {
+        task.node.is_none() || node.is_some_and(|node| view.service.may_stay(task.revision, node))
+    };
     let (desired, why) = match standing(view, node) {
         Standing::Leaves(Moved::ConstraintsNotMet)
             if nowhere && slot.holder().is_some_and(stays) =>

@@ -126,3 +126,44 @@ fn a_lost_task_is_not_its_failure() {
     assert_eq!(next.restarts, 0);
     assert!(matches!(next.reason, Reason::Reschedule(_)));
 }
+
+/// A worker that is silent knows only what it was told before.
+#[test]
+fn a_bound_that_the_worker_was_never_told_is_not_relied_on() {
+    let cases = [
+        (Disconnect::Wait, 5_000, None),
+        (Disconnect::StopAfter { after_ms: 60_000 }, 5_000, Some(60_000)),
+        (Disconnect::StopAfter { after_ms: 5_000 }, 60_000, Some(60_000)),
+    ];
+    for (told, after_ms, stops_after_ms) in cases {
+        let mut world = World::with_nodes(2);
+        let id = service(&mut world, 2, told);
+        cut(&mut world, 2);
+        world.update(id, |spec| spec.disconnect = Disconnect::StopAfter { after_ms });
+        world.settle();
+        world.advance(stops_after_ms.unwrap_or(3_600_000));
+        world.settle();
+        assert_eq!(world.spread(id), [1, 1], "{told:?}: not sure yet");
+        if stops_after_ms.is_some() {
+            // Its grace period and a margin.
+            world.advance(16_000);
+            world.settle();
+            assert_eq!(world.spread(id), [2, 0], "{told:?}");
+        }
+    }
+}
+
+/// The end of the lease was written by another leader's clock, which was behind.
+#[test]
+fn a_new_leader_counts_the_bound_by_its_own_clock() {
+    let mut world = World::with_nodes(2);
+    let id = service(&mut world, 2, Disconnect::StopAfter { after_ms: 30_000 });
+    cut(&mut world, 2);
+    let ms = world.now_ms + 600_000;
+    let now = cluster_planner::Now { ms, leads_since_ms: ms - 1_000 };
+    let mut ids = cluster_planner::Ids::new(1);
+    let plan = cluster_planner::plan(&world.state, cluster_planner::Scope::All, now, &mut ids);
+    assert_eq!(plan.changes, []);
+    assert!(plan.wake_at_ms.is_some_and(|at_ms| at_ms > ms + 30_000), "{:?}", plan.wake_at_ms);
+    assert_eq!(world.spread(id), [1, 1]);
+}

@@ -142,3 +142,27 @@ fn two_leaders_give_a_node_one_slot() {
     world.settle();
     assert_eq!(world.spread(service), [1, 1]);
 }
+
+/// A typing error costs what the update's bounds allow, as for replicated services.
+#[test]
+fn a_constraint_that_no_node_meets_does_not_stop_every_task() {
+    let mut world = World::with_nodes(4);
+    let service = agents(&mut world);
+    world.settle();
+    world.update(service, |spec| {
+        spec.task.placement.constraints = vec!["node.labels.rak==a".parse().expect("parses")];
+    });
+    world.live(5_000);
+    assert_eq!(world.running(service).len(), 3, "one slot tried it");
+    world.roll_back(service).expect("rolled back");
+    world.settle_through_waits();
+    assert_eq!(world.running(service).len(), 4);
+
+    // What some nodes meet is meant: the others lose their tasks.
+    world.label(NodeId(1), "rack", "a");
+    world.update(service, |spec| {
+        spec.task.placement.constraints = vec!["node.labels.rack==a".parse().expect("parses")];
+    });
+    world.settle_through_waits();
+    assert_eq!(world.spread(service), [1, 0, 0, 0]);
+}

@@ -436,6 +436,8 @@ fn meets(service: &Service, node: &cluster_model::Node) -> bool {
 
 fn check_global(world: &World, service: &Service) {
     let holders = world.holders(service.id);
+    // Where nothing is asked for any more, what runs stays until somebody says what was meant.
+    let nowhere = !world.state.nodes().any(|node| meets(service, node));
     for node in world.state.nodes() {
         let has = holders.iter().filter(|task| task.target == Some(node.id)).count();
         let spent = world
@@ -447,6 +449,7 @@ fn check_global(world: &World, service: &Service) {
                 assert!(has == 1 || spent, "{node:?} has {has} of {:#?}", world.tasks(service.id));
             }
             Availability::Pause if meets(service, node) => assert!(has <= 1),
+            Availability::Active | Availability::Pause if nowhere => assert!(has <= 1),
             _ => assert_eq!(has, 0, "{node:?} kept one of {service:?}"),
         }
     }

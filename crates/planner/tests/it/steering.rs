@@ -76,3 +76,25 @@ fn what_failed_before_a_resume_does_not_count_again() {
     assert_eq!((rollout.state, rollout.failures), (RolloutState::Completed, 0));
     assert_eq!(world.serving(web, 2), 4);
 }
+
+/// The way back from an update that began while a failed one was being left is the good revision.
+#[test]
+fn what_failed_is_never_gone_back_to() {
+    let (mut world, web) = world(3);
+    let policy = |spec: &mut cluster_model::spec::ServiceSpec, image: &str| {
+        spec.task.container.image = image.into();
+        spec.update.failure_action = cluster_model::spec::FailureAction::Rollback;
+    };
+    world.update(web, |spec| policy(spec, BAD));
+    world.live(1_000);
+    assert_eq!(world.rollout(web).to, 1, "rolled back");
+    assert!(world.roll_back(web).is_err(), "the revision before is the one that failed");
+    // Before the rollback is over, another bad one comes.
+    world.update(web, |spec| policy(spec, CRASH));
+    assert_eq!(world.rollout(web).from, 1);
+    world.settle_through_waits();
+    let service = world.state.service(web).expect("known");
+    assert_eq!(service.revision, 1);
+    assert!(world.running(web).iter().all(|task| service.is_current(task.revision)));
+    assert_eq!(world.running(web).len(), 3);
+}
