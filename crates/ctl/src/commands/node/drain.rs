@@ -30,16 +30,11 @@ pub struct Args {
     node: String,
 
     /// After so long, what is left goes at once (default: never)
-    #[arg(
-        long,
-        value_name = "DURATION",
-        value_parser = milliseconds,
-        allow_hyphen_values = true,
-        conflicts_with = "force"
-    )]
+    #[arg(long, value_name = "DURATION", value_parser = milliseconds, allow_hyphen_values = true)]
     deadline: Option<u64>,
 
-    /// Everything goes at once, whatever that does to the services
+    /// Everything goes at once, whatever that does to the services and whatever --deadline
+    /// says
     #[arg(long)]
     force: bool,
 
@@ -60,7 +55,7 @@ pub async fn run(args: &Args, invocation: &mut Invocation) -> Result<(), Error> 
         version: node.version,
         availability: "drain".to_owned(),
         labels: node.labels,
-        drain_deadline_ms: args.deadline,
+        drain_deadline_ms: args.deadline.filter(|_| !args.force),
         drain_force: args.force,
     };
     if args.dry_run.dry_run {
