@@ -252,6 +252,10 @@ impl Tracker {
             "timed-out" => Verdict::Failing {
                 reason: "the job ran longer than --max-run-duration lets it".to_owned(),
             },
+            // No node takes it: the wait would last until one joins.
+            _ if self.mode == Mode::GlobalJob && self.wanted == 0 => {
+                self.settled(self.all_running_since.unwrap_or(now), now)
+            }
             _ => self.patience(now),
         }
     }
@@ -263,7 +267,7 @@ impl Tracker {
         }
         let factor = if self.any_failed { SETTLE_AFTER_FAILURE } else { 1 };
         let settle = match (self.mode, self.wanted) {
-            (Mode::Global, 0) => NO_NODES_AFTER,
+            (Mode::Global | Mode::GlobalJob, 0) => NO_NODES_AFTER,
             // Nothing has to prove itself where nothing is wanted.
             (_, 0) => Duration::ZERO,
             _ => self.limits.settle * factor,

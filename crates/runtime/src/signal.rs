@@ -94,13 +94,16 @@ impl FromStr for Signal {
         }
         let upper = text.to_ascii_uppercase();
         let name = upper.strip_prefix("SIG").unwrap_or(&upper);
-        let realtime =
-            name.strip_prefix("RTMIN+").and_then(|n| n.parse::<u8>().ok()).filter(|n| *n <= 30);
+        let offset = |prefix| {
+            let offset = name.strip_prefix(prefix).and_then(|n: &str| n.parse::<u8>().ok());
+            offset.filter(|n| *n <= 30)
+        };
+        let realtime = offset("RTMIN+").map(|n| 34 + n).or(offset("RTMAX-").map(|n| 64 - n));
         NAMES
             .iter()
             .find(|(known, _)| *known == name)
             .map(|(_, number)| Self(*number))
-            .or(realtime.map(|n| Self(34 + n)))
+            .or(realtime.map(Self))
             .ok_or_else(|| {
                 InvalidSpec::new("signal", format!("`{text}` is not a signal; try SIGTERM"))
             })

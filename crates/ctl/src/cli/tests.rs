@@ -150,7 +150,6 @@ fn refusals_name_the_flag_and_the_fix() {
             "--update-parallelism",
         ),
         ("clusterctl node drain --deadline -1m n1", "--deadline", "1m30s"),
-        ("clusterctl node drain --force --deadline 1m n1", "--deadline", "cannot be used"),
         ("clusterctl cluster update --strategy random", "--strategy", "bin-pack"),
         ("clusterctl --timeout soon node ls", "--timeout", "5s"),
     ] {

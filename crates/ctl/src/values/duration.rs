@@ -34,6 +34,16 @@ pub fn span(text: &str) -> Result<Span, String> {
     }
 }
 
+/// As [`span`], but 0 makes no sense.
+pub fn span_above_zero(text: &str) -> Result<Span, String> {
+    match span(text)? {
+        Span(None) if !text.is_empty() => {
+            Err("0 makes no sense here; write for example 5s, or '' for the default".to_owned())
+        }
+        span => Ok(span),
+    }
+}
+
 /// As [`span`], but 0 is a duration.
 pub fn span_from_zero(text: &str) -> Result<Span, String> {
     match text.is_empty() {
@@ -72,6 +82,9 @@ mod tests {
         assert_eq!(span(""), Ok(Span(None)));
         assert_eq!(span("0"), Ok(Span(None)));
         assert_eq!(span("5s"), Ok(Span(Some(5_000))));
+        assert_eq!(span_above_zero(""), Ok(Span(None)));
+        assert_eq!(span_above_zero("5s"), Ok(Span(Some(5_000))));
+        assert!(span_above_zero("0s").unwrap_err().contains("for example 5s"));
         assert_eq!(span_from_zero("0"), Ok(Span(Some(0))));
         assert_eq!(delay("backoff"), Ok(Delay::BackOff));
         assert_eq!(delay("5s"), Ok(Delay::Fixed(5_000)));

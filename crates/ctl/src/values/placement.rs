@@ -33,7 +33,7 @@ pub fn preference(text: &str) -> Result<String, String> {
 
 /// `service=db[,weight=50]` or `node.labels.ssd==true[,weight=50]`.
 pub fn affinity(text: &str) -> Result<Affinity, String> {
-    let (target, weight) = match text.rsplit_once(",weight=") {
+    let (target, weight) = match text.rsplit_once(",weight=").filter(|(_, rest)| is_number(rest)) {
         Some((target, weight)) => (target, weight_of(weight)?),
         None => (text, WEIGHT),
     };
@@ -56,6 +56,13 @@ pub fn affinity(text: &str) -> Result<Affinity, String> {
 /// As [`affinity`], away from it.
 pub fn anti_affinity(text: &str) -> Result<Affinity, String> {
     affinity(text).map(|affinity| Affinity { weight: -affinity.weight, ..affinity })
+}
+
+/// Digits and perhaps a sign: anything else belongs to the values of a constraint.
+fn is_number(text: &str) -> bool {
+    let text = text.trim();
+    let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
+    !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 fn weight_of(text: &str) -> Result<i32, String> {

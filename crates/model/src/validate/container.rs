@@ -10,6 +10,13 @@ use crate::spec::{ContainerSpec, MountKind};
 /// Bytes of arguments and entrypoint together.
 const ARGUMENT_BYTES_MAX: usize = 256 * 1024;
 
+/// Without SIG; as the runtime's.
+const SIGNALS: [&str; 31] = [
+    "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2",
+    "PIPE", "ALRM", "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG",
+    "XCPU", "XFSZ", "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
+];
+
 pub(super) fn container(spec: &ContainerSpec) -> Result<(), Invalid> {
     if spec.image.is_empty() {
         return invalid("image", "is empty; name an image such as web:1");
@@ -41,19 +48,34 @@ pub(super) fn container(spec: &ContainerSpec) -> Result<(), Invalid> {
         name("hostname", hostname)?;
     }
     if let Some(signal) = &spec.stop_signal
-        && (signal.is_empty()
-            || signal.len() > 16
-            || !signal.chars().all(|c| c.is_ascii_alphanumeric() || c == '+' || c == '-'))
+        && !is_signal(signal)
     {
         return invalid(
             "stop_signal",
-            format!("`{}` is not a signal such as SIGTERM or 15", shown(signal)),
+            format!("`{}` is not a Linux signal; write for example SIGTERM, SIGRTMIN+3 or 15", shown(signal)),
         );
     }
     if spec.stop_grace_period_ms > DURATION_MAX_MS {
         return invalid("stop_grace_period", "is longer than 7 days");
     }
     mounts(spec)
+}
+
+/// What the runtime knows: names with or without SIG, in any case, and the numbers 1 to 64.
+fn is_signal(text: &str) -> bool {
+    if text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return text.parse::<u8>().is_ok_and(|number| (1..=64).contains(&number));
+    }
+    let upper = text.to_ascii_uppercase();
+    let name = upper.strip_prefix("SIG").unwrap_or(&upper);
+    let offset = name.strip_prefix("RTMIN+").or(name.strip_prefix("RTMAX-"));
+    match offset {
+        Some(offset) => {
+            offset.bytes().all(|byte| byte.is_ascii_digit())
+                && offset.parse::<u8>().is_ok_and(|offset| offset <= 30)
+        }
+        None => SIGNALS.contains(&name),
+    }
 }
 
 fn environment(env: &[(String, String)]) -> Result<(), Invalid> {

@@ -1,7 +1,7 @@
 //! `node drain NODE`: gives a node's tasks away and says what it waits for until none is left. The
 //! drain belongs to the managers: whoever stops watching does not stop it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cluster_pb::control::v1::forecast_request::Change;
 use cluster_pb::control::v1::{GetNodeRequest, UpdateNodeRequest};
@@ -17,7 +17,7 @@ use crate::values::duration::milliseconds;
 
 const LOOK_AGAIN: Duration = Duration::from_millis(300);
 /// How long managers may be out of reach, in one go, before the wait is given up.
-const BLIND_MAX: u32 = 100;
+const BLIND_MAX: Duration = Duration::from_secs(30);
 
 #[derive(Debug, clap::Args)]
 #[command(
@@ -30,16 +30,11 @@ pub struct Args {
     node: String,
 
     /// After so long, what is left goes at once (default: never)
-    #[arg(
-        long,
-        value_name = "DURATION",
-        value_parser = milliseconds,
-        allow_hyphen_values = true,
-        conflicts_with = "force"
-    )]
+    #[arg(long, value_name = "DURATION", value_parser = milliseconds, allow_hyphen_values = true)]
     deadline: Option<u64>,
 
-    /// Everything goes at once, whatever that does to the services
+    /// Everything goes at once, whatever that does to the services and whatever --deadline
+    /// says
     #[arg(long)]
     force: bool,
 
@@ -60,7 +55,7 @@ pub async fn run(args: &Args, invocation: &mut Invocation) -> Result<(), Error> 
         version: node.version,
         availability: "drain".to_owned(),
         labels: node.labels,
-        drain_deadline_ms: args.deadline,
+        drain_deadline_ms: args.deadline.filter(|_| !args.force),
         drain_force: args.force,
     };
     if args.dry_run.dry_run {
@@ -102,7 +97,7 @@ async fn empty(
     name: &str,
 ) -> Result<(), Error> {
     let mut told: Vec<String> = Vec::new();
-    let mut blind = 0;
+    let mut blind_since: Option<Instant> = None;
     loop {
         match read(client, id).await {
             Ok(node) if node.availability != "drain" => {
@@ -111,7 +106,7 @@ async fn empty(
                 return Err(Error::refused(message).hint("somebody else changed its availability"));
             }
             Ok(node) => {
-                blind = 0;
+                blind_since = None;
                 let now = waits(&node);
                 if printer.is_live() {
                     printer.draw(&now);
@@ -126,9 +121,16 @@ async fn empty(
                 told = now;
             }
             Err(error) if matches!(error.exit, Exit::Unreachable | Exit::TimedOut) => {
-                blind += 1;
-                if blind > BLIND_MAX {
-                    return Err(error.hint("the drain goes on; look again later"));
+                let is_first = blind_since.is_none();
+                let since = *blind_since.get_or_insert_with(Instant::now);
+                if since.elapsed() >= BLIND_MAX {
+                    let hint = format!(
+                        "the drain goes on; look again with `clusterctl node inspect {name}`"
+                    );
+                    return Err(error.hint(hint));
+                }
+                if is_first {
+                    printer.say(&format!("lost sight of the managers ({error}); asking again"));
                 }
                 client.leave_manager();
             }

@@ -72,7 +72,7 @@ impl Goal {
             index: 0,
             before: Before::default(),
             is_scheduled: spec.job.as_ref().is_some_and(|job| job.schedule.is_some()),
-            is_global: spec.mode() == Mode::Global,
+            is_global: matches!(spec.mode(), Mode::Global | Mode::GlobalJob),
             is_job: matches!(spec.mode(), Mode::ReplicatedJob | Mode::GlobalJob),
         }
     }

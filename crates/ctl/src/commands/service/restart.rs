@@ -3,6 +3,7 @@
 
 use cluster_pb::control::v1::UpdateServiceRequest;
 
+use super::check;
 use super::converge::{self, Goal, Patience};
 use crate::Invocation;
 use crate::client::Client;
@@ -44,13 +45,23 @@ pub async fn run(args: &Args, invocation: &mut Invocation) -> Result<(), Error> 
 async fn restart(client: &mut Client, name: &str) -> Result<Goal, Error> {
     let service = converge::read(client, name).await?;
     let mut spec = service.spec.clone().unwrap_or_default();
+    if spec.job.as_ref().is_some_and(|job| job.schedule.is_some()) {
+        let message = format!(
+            "service {} is scheduled: it runs nothing itself and cannot be restarted",
+            spec.name
+        );
+        return Err(Error::refused(message).hint(
+            "restart one of its launches, which `clusterctl service ls` shows, or change --schedule",
+        ));
+    }
     spec.task.get_or_insert_default().force_update += 1;
     let request = UpdateServiceRequest {
         id: service.id.clone(),
         version: service.version,
-        spec: Some(spec),
+        spec: Some(spec.clone()),
         remove_tasks: Vec::new(),
     };
-    let version = client.update_service(request).await?.version;
+    let explain = |error| check::explain(check::Verb::Update, &spec, error);
+    let version = client.update_service(request).await.map_err(explain)?.version;
     Ok(Goal::changed(&service, version))
 }

@@ -3,6 +3,7 @@
 use cluster_pb::control::v1::UpdateServiceRequest;
 use cluster_pb::types::v1 as pb;
 
+use super::check;
 use super::converge::{self, Goal, Patience};
 use super::ps;
 use super::settings::is_global;
@@ -96,10 +97,11 @@ async fn scale(client: &mut Client, target: &Target, args: &Args) -> Result<Goal
     let request = UpdateServiceRequest {
         id: service.id.clone(),
         version: service.version,
-        spec: Some(spec),
+        spec: Some(spec.clone()),
         remove_tasks,
     };
-    let version = client.update_service(request).await?.version;
+    let explain = |error| check::explain(check::Verb::Update, &spec, error);
+    let version = client.update_service(request).await.map_err(explain)?.version;
     Ok(Goal::changed(&service, version))
 }
 

@@ -88,7 +88,8 @@ struct General {
     )]
     read_only: Option<bool>,
 
-    /// Time that open connections get to end before the stop signal (default: none)
+    /// Time that open connections get to end before the stop signal (default: 0s, and then
+    /// at most 0.5s)
     #[arg(long, value_name = "DURATION", value_parser = milliseconds, allow_hyphen_values = true)]
     drain_timeout: Option<u64>,
 

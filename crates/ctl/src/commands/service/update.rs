@@ -21,8 +21,9 @@ use crate::values::words::{Words, words};
 #[command(
     after_help = "Replaces tasks as --update-… says when what they run changes, and waits until \
                         that is done; Ctrl-C detaches. Ends with code 1 and the reason when the \
-                        update pauses or is rolled back. An empty value takes a setting back, such \
-                        as --user ''; so does 0 for a limit."
+                        update pauses or is rolled back. An empty value takes back a text, such as \
+                        --user '', a probe, and a duration whose help says so; 0 takes back a \
+                        limit."
 )]
 pub struct Args {
     /// Name, id or beginning of the id

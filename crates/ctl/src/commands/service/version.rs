@@ -8,7 +8,13 @@ use crate::error::Error;
 #[derive(Clone, Debug, clap::Args)]
 pub struct Expected {
     /// Refuse when the service is no longer at this version (`service inspect` shows it)
-    #[arg(long, value_name = "N", value_parser = version, allow_hyphen_values = true)]
+    #[arg(
+        long,
+        value_name = "N",
+        value_parser = version,
+        allow_hyphen_values = true,
+        help_heading = None::<&'static str>
+    )]
     pub expect_version: Option<u64>,
 }
 

@@ -310,7 +310,8 @@ fn contradictions_are_refused_with_the_flags_name() {
         ),
         (
             "--max-concurrent=2",
-            "--max-concurrent: is only for replicated jobs; add --mode replicated-job",
+            "--max-concurrent: is only for replicated jobs, made with --mode replicated-job; a service \
+             keeps the mode that it was created with",
         ),
         (
             "--mode=replicated-job --replicas=2 --max-concurrent=3",

@@ -4,7 +4,7 @@ use cluster_pb::types::v1 as pb;
 
 use super::put;
 use crate::error::Error;
-use crate::values::duration::{Span, milliseconds, span};
+use crate::values::duration::{Span, milliseconds, span_above_zero};
 use crate::values::probe::{Wanted, command, http, retries, tcp};
 
 /// What was said of one probe.
@@ -100,9 +100,9 @@ macro_rules! probe {
                 id = concat!($prefix, "-interval"),
                 long = concat!($prefix, "-interval"),
                 value_name = "DURATION",
-                value_parser = span,
+                value_parser = span_above_zero,
                 allow_hyphen_values = true,
-                help = "Time between checks (default: 30s)"
+                help = "Time between checks; '' takes it back (default: 30s)"
             )]
             interval: Option<Span>,
 
@@ -110,9 +110,9 @@ macro_rules! probe {
                 id = concat!($prefix, "-timeout"),
                 long = concat!($prefix, "-timeout"),
                 value_name = "DURATION",
-                value_parser = span,
+                value_parser = span_above_zero,
                 allow_hyphen_values = true,
-                help = "A check that takes longer has failed (default: 30s)"
+                help = "A check that takes longer has failed; '' takes it back (default: 30s)"
             )]
             timeout: Option<Span>,
 
@@ -140,9 +140,9 @@ macro_rules! probe {
                 id = concat!($prefix, "-start-interval"),
                 long = concat!($prefix, "-start-interval"),
                 value_name = "DURATION",
-                value_parser = span,
+                value_parser = span_above_zero,
                 allow_hyphen_values = true,
-                help = "Time between checks during the start period (default: 5s)"
+                help = "Time between checks during the start period; '' takes it back (default: 5s)"
             )]
             start_interval: Option<Span>,
         }

@@ -6,7 +6,7 @@ use cluster_pb::types::v1 as pb;
 use super::put;
 use crate::error::Error;
 use crate::values::amount::count;
-use crate::values::duration::{Span, span, span_from_zero};
+use crate::values::duration::{Span, span, span_above_zero, span_from_zero};
 
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Jobs and schedules")]
@@ -28,8 +28,13 @@ pub struct Jobs {
     #[arg(long, value_name = "POLICY")]
     schedule_overlap: Option<Overlap>,
 
-    /// Skip a launch that is later than so long (default: however late)
-    #[arg(long, value_name = "DURATION", value_parser = span, allow_hyphen_values = true)]
+    /// Skip a launch that is later than so long; '' takes it back (default: however late)
+    #[arg(
+        long,
+        value_name = "DURATION",
+        value_parser = span_above_zero,
+        allow_hyphen_values = true
+    )]
     schedule_starting_deadline: Option<Span>,
 
     /// Launches that ended well and are kept (default: 3)
@@ -65,7 +70,8 @@ impl Jobs {
         if let Some(most) = self.max_concurrent {
             if spec.mode() != pb::service_spec::Mode::ReplicatedJob && most != 0 {
                 return Err(Error::usage(
-                    "--max-concurrent: is only for replicated jobs; add --mode replicated-job",
+                    "--max-concurrent: is only for replicated jobs, made with --mode replicated-job; a \
+                     service keeps the mode that it was created with",
                 ));
             }
             spec.max_concurrent = most;
@@ -74,7 +80,6 @@ impl Jobs {
         put(&mut job.ttl_after_finished_ms, self.ttl_after_finished.map(|span| span.0));
         put(&mut job.max_run_duration_ms, self.max_run_duration.map(|span| span.0));
         match self.schedule.as_deref() {
-            Some("") => job.schedule = None,
             Some(cron) => cron.clone_into(&mut job.schedule.get_or_insert_default().cron),
             None => {}
         }

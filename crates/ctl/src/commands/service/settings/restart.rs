@@ -5,7 +5,7 @@ use cluster_pb::types::v1 as pb;
 
 use super::put;
 use crate::values::amount::{Attempts, attempts};
-use crate::values::duration::{Delay, Span, delay, span};
+use crate::values::duration::{Delay, Span, delay, span, span_above_zero};
 
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Restart of tasks that ended by themselves")]
@@ -18,8 +18,13 @@ pub struct Restart {
     #[arg(long, value_name = "DURATION", value_parser = delay, allow_hyphen_values = true)]
     restart_delay: Option<Delay>,
 
-    /// Longest wait of the backoff (default: 60s)
-    #[arg(long, value_name = "DURATION", value_parser = span, allow_hyphen_values = true)]
+    /// Longest wait of the backoff; '' takes it back (default: 60s)
+    #[arg(
+        long,
+        value_name = "DURATION",
+        value_parser = span_above_zero,
+        allow_hyphen_values = true
+    )]
     restart_max_delay: Option<Span>,
 
     /// Replacements allowed in one slot, or unlimited (default: unlimited)

@@ -115,11 +115,16 @@ fn a_global_service_is_waited_for_on_every_node() {
 
 #[test]
 fn a_global_service_without_nodes_says_so() {
-    let watch = vec![told(in_mode(Mode::Global, 0), Vec::new())];
-    let line = ["service", "create", "--name", "web", "--mode", "global", "web:1"];
-    let (ran, _manager) = run(Script { watch, ..Default::default() }, &line);
-    assert_eq!(ran.code, 0, "{}", ran.err);
-    assert!(ran.err.contains("web runs on no node yet"), "{}", ran.err);
+    let unfinished =
+        Some(pb::JobRun { outcome: "unfinished".into(), ..Default::default() });
+    let job = pb::Service { run: unfinished, ..in_mode(Mode::GlobalJob, 0) };
+    for (mode, service) in [("global", in_mode(Mode::Global, 0)), ("global-job", job)] {
+        let watch = vec![told(service, Vec::new())];
+        let line = ["service", "create", "--name", "web", "--mode", mode, "web:1"];
+        let (ran, _manager) = run(Script { watch, ..Default::default() }, &line);
+        assert_eq!(ran.code, 0, "{}", ran.err);
+        assert!(ran.err.contains("web runs on no node yet"), "{}", ran.err);
+    }
 }
 
 #[test]
