@@ -261,13 +261,14 @@ impl Step<'_> {
                 continue;
             }
             let state = task.status.state;
-            // A running task may change whether connections come to it.
-            let readied = state == Observed::Running
-                && report.state == Observed::Running
+            // A running task may change whether connections come to it, and any task that has not
+            // ended what it says of its state.
+            let news = state == report.state
+                && !state.is_terminal()
                 && report.readiness > task.status.readiness;
-            if readied {
+            if news {
                 let mut task = task.clone();
-                task.status.ready = report.ready;
+                task.status.ready = report.ready && state == Observed::Running;
                 task.status.readiness = report.readiness;
                 task.status.message = report.message.clone();
                 self.write_task(task);

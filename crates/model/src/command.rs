@@ -198,7 +198,7 @@ pub struct StatusReport {
     pub oom: bool,
     /// Of a running task: connections may come.
     pub ready: bool,
-    /// Counts changes of `ready`, over starts of the worker too.
+    /// Counts changes of `ready` and of the message within a state, over starts of the worker too.
     pub readiness: u64,
 }
 

@@ -7,6 +7,11 @@ use crate::spec::{ContainerId, InvalidSpec};
 /// Result of a runtime call.
 pub type Result<T> = std::result::Result<T, Error>;
 
+/// What a refusal says of a command that is not there.
+pub(crate) const NOT_IN_IMAGE: &str = "is not in the image, or not in its PATH";
+/// What it says of one that is there in vain.
+pub(crate) const NOT_EXECUTABLE: &str = "may not be executed by the container's user";
+
 /// A failed runtime call. Only [`Error::is_permanent`] failures make a retry pointless.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -93,5 +98,11 @@ impl Error {
     /// Trying again without changing anything cannot help.
     pub fn is_permanent(&self) -> bool {
         matches!(self, Self::Invalid { .. } | Self::Conflict { .. } | Self::Unsupported { .. })
+    }
+
+    /// The container has no such command, or its user may not execute it: no fault of the node.
+    pub fn blames_command(&self) -> bool {
+        let Self::Refused { reason, .. } = self else { return false };
+        [NOT_IN_IMAGE, NOT_EXECUTABLE].iter().any(|text| reason.contains(text))
     }
 }

@@ -10,7 +10,7 @@
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use nix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
@@ -44,6 +44,10 @@ pub struct Contact {
     /// Something was heard.
     pub news: Notify,
     kept_ms: AtomicU64,
+    /// A write is under way: one that hangs shall not be followed by others.
+    keeping: AtomicBool,
+    /// Writes that failed in a row.
+    failures: AtomicU32,
     path: PathBuf,
 }
 
@@ -63,6 +67,8 @@ impl Contact {
             was_heard: AtomicBool::new(false),
             news: Notify::new(),
             kept_ms: AtomicU64::new(0),
+            keeping: AtomicBool::new(false),
+            failures: AtomicU32::new(0),
             path,
         }
     }
@@ -85,21 +91,42 @@ impl Contact {
     }
 
     /// Writes the moment down if what is on disk is old, without a sync: after a power cut nothing
-    /// runs that it could matter for. Blocking.
+    /// runs that it could matter for. Does nothing while another call writes. Blocking.
     pub fn keep(&self) {
+        if self.keeping.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        self.write();
+        self.keeping.store(false, Ordering::Release);
+    }
+
+    fn write(&self) {
         let heard_ms = self.heard_ms.load(Ordering::Acquire);
         let bytes = serde_json::to_vec(&Kept { boot_id: boot_id(), heard_ms }).unwrap_or_default();
         match durable::replace_unsynced(&self.path, &bytes) {
-            Ok(()) => self.kept_ms.store(heard_ms, Ordering::Release),
-            Err(error) => tracing::warn!(
-                error = &error as &dyn std::error::Error,
-                "the last contact with a manager could not be written down"
-            ),
+            Ok(()) => {
+                self.kept_ms.store(heard_ms, Ordering::Release);
+                self.failures.store(0, Ordering::Release);
+            }
+            Err(error) => {
+                let failures = self.failures.fetch_add(1, Ordering::AcqRel).saturating_add(1);
+                // Not once a second for as long as the disk is full.
+                if failures.is_power_of_two() {
+                    tracing::warn!(
+                        failures,
+                        error = &error as &dyn std::error::Error,
+                        "the last contact with a manager could not be written down"
+                    );
+                }
+            }
         }
     }
 
-    /// The moment on disk is old.
+    /// The moment on disk is old, and nobody is writing it down.
     pub fn is_unkept(&self) -> bool {
+        if self.keeping.load(Ordering::Acquire) {
+            return false;
+        }
         let heard_ms = self.heard_ms.load(Ordering::Acquire);
         heard_ms.saturating_sub(self.kept_ms.load(Ordering::Acquire)) >= KEEP_PERIOD_MS
     }
@@ -184,6 +211,10 @@ mod tests {
         let expected = now_ms().min(50_000);
         assert!((expected..expected + 5000).contains(&silence_ms), "{silence_ms}");
         contact.heard(Moment::now());
+        assert!(contact.is_unkept());
+        contact.keeping.store(true, Ordering::Release);
+        assert!(!contact.is_unkept(), "one write at a time");
+        contact.keeping.store(false, Ordering::Release);
         assert!(contact.silence_ms() < 1000);
         contact.heard(long_ago);
         assert!(contact.silence_ms() < 1000, "older news change nothing");

@@ -23,14 +23,18 @@ use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::node::Node;
+use check::Fault;
 pub use machine::{Kind, Machine, Standing};
 pub use plan::Plan;
 
 /// The probes of one running container; they end when this is dropped.
 pub struct Probing {
-    standing: watch::Receiver<Standing>,
+    standing: watch::Receiver<Told>,
     _driver: AbortOnDropHandle<()>,
 }
+
+/// A standing, and why it is starting still.
+type Told = (Standing, Option<String>);
 
 /// Whose probes.
 pub struct Patient {
@@ -44,13 +48,13 @@ pub struct Patient {
 impl Probing {
     /// Probes until dropped or until the task is found unhealthy.
     pub fn begin(node: Arc<Node>, patient: Patient, machine: Machine) -> Self {
-        let (tell, standing) = watch::channel(machine.standing());
+        let (tell, standing) = watch::channel((machine.standing(), None));
         let driver = tokio::spawn(drive(node, patient, machine, tell));
         Self { standing, _driver: AbortOnDropHandle::new(driver) }
     }
 
-    /// The next standing that differs from the last one asked for.
-    pub async fn changed(&mut self) -> Standing {
+    /// The next standing that differs from the last one asked for, and why it is starting still.
+    pub async fn changed(&mut self) -> (Standing, Option<String>) {
         if self.standing.changed().await.is_err() {
             // It has said its last word.
             std::future::pending::<()>().await;
@@ -60,12 +64,7 @@ impl Probing {
 }
 
 /// Each probe runs by itself; none runs twice at once.
-async fn drive(
-    node: Arc<Node>,
-    patient: Patient,
-    mut machine: Machine,
-    tell: watch::Sender<Standing>,
-) {
+async fn drive(node: Arc<Node>, patient: Patient, mut machine: Machine, tell: watch::Sender<Told>) {
     let begun = Instant::now();
     let now = || {
         let elapsed = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -90,14 +89,26 @@ async fn drive(
         }
         let Some((kind, said)) = checks.next().await else { return };
         running.retain(|other| *other != kind);
-        if let Err(why) = &said {
-            tracing::debug!(container = %patient.id, probe = %kind, reason = why, "probe failed");
+        let said = match said {
+            Ok(()) => Some(Ok(())),
+            Err(Fault::Container(why)) => {
+                tracing::debug!(container = %patient.id, probe = %kind, reason = why, "probe failed");
+                Some(Err(why))
+            }
+            Err(Fault::Node(why)) => {
+                let container = &patient.id;
+                tracing::warn!(%container, probe = %kind, reason = why, "a probe could not be made");
+                machine.missed(kind, &why);
+                None
+            }
+        };
+        if let Some(said) = said {
+            machine.took(kind, now(), said);
         }
-        machine.took(kind, now(), said);
-        tell.send_if_modified(|standing| {
-            let next = machine.standing();
-            let news = *standing != next;
-            *standing = next;
+        tell.send_if_modified(|told| {
+            let next = (machine.standing(), machine.reason());
+            let news = *told != next;
+            *told = next;
             news
         });
         if matches!(machine.standing(), Standing::Unhealthy(_)) {

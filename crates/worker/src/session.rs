@@ -85,7 +85,7 @@ pub enum Ended {
 /// This node is no longer a member.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "this node was removed from the cluster, and its containers were stopped; to join again, start \
+    "this node was removed from the cluster, and its containers were told to stop; to join again, start \
      the worker with an empty data folder and a join token"
 )]
 pub struct Removed;

@@ -157,7 +157,9 @@ async fn exec_of_nothing_says_so(bench: Arc<dyn Bench>) {
         (ExecSpec { user: Some("stranger".into()), ..ExecSpec::new(["true"]) }, "stranger"),
         (ExecSpec::default(), "no command"),
     ] {
-        match bench.runtime().exec(&id, exec).await.err().expect(named) {
+        let error = bench.runtime().exec(&id, exec).await.err().expect(named);
+        assert_eq!(error.blames_command(), named == "no-such-program", "{error}");
+        match error {
             Error::Refused { reason, .. } => assert!(reason.contains(named), "{named}: {reason}"),
             other => panic!("{named}: {other}"),
         }

@@ -12,6 +12,7 @@ use libcontainer::workload::{Executor, ExecutorError, ExecutorValidationError};
 use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::unistd::{AccessFlags, execv, faccessat};
 
+use crate::error::{NOT_EXECUTABLE, NOT_IN_IMAGE};
 use crate::shim::seccomp::Filters;
 
 /// What a shell answers when a command is there but cannot be executed.
@@ -86,12 +87,12 @@ fn command(spec: &Spec) -> Result<(CString, Vec<CString>), String> {
         variables.filter_map(|entry| entry.strip_prefix("PATH=")).next_back().unwrap_or_default();
     let found: Vec<PathBuf> = candidates(program, path).filter(|path| is_file(path)).collect();
     if found.is_empty() {
-        return Err(format!("`{program}` is not in the image, or not in its PATH"));
+        return Err(format!("`{program}` {NOT_IN_IMAGE}"));
     }
     let may =
         |path: &PathBuf| faccessat(AT_FDCWD, path, AccessFlags::X_OK, AtFlags::AT_EACCESS).is_ok();
     let Some(path) = found.into_iter().find(may) else {
-        return Err(format!("`{program}` may not be executed by the container's user"));
+        return Err(format!("`{program}` {NOT_EXECUTABLE}"));
     };
     let text = |bytes: &[u8]| {
         CString::new(bytes).map_err(|_| format!("`{program}` has an argument with a NUL byte"))

@@ -24,6 +24,19 @@ const SHOWN_MAX: usize = 200;
 /// What a command has written may still be on its way when it ended.
 const REST_MAX: Duration = Duration::from_millis(200);
 
+/// The runtime may take so long to start a command before nobody waits for it any more; well before
+/// that the node says that its runtime does not answer.
+const START_MAX: Duration = Duration::from_secs(60);
+
+/// Why a check did not succeed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The container's own.
+    Container(String),
+    /// The node could not make the check, so it says nothing about the container.
+    Node(String),
+}
+
 /// Makes one check; an error says what was wrong.
 pub async fn run(
     node: &Node,
@@ -31,22 +44,28 @@ pub async fn run(
     ip: Option<Ipv4Addr>,
     check: &Check,
     timeout: Duration,
-) -> Result<(), String> {
+) -> Result<(), Fault> {
     let address = |port: u16| match ip {
         Some(ip) => Ok(SocketAddr::from((ip, port))),
-        None => Err("the container has no network any more".to_owned()),
+        None => Err(Fault::Container("the container has no network any more".to_owned())),
     };
     let (what, checked) = match check {
         Check::Exec(command) => {
             let what = command.first().cloned().unwrap_or_default();
-            // Waiting for its turn is not the container's fault. Never closed.
-            let place = node.probing.acquire().await.ok();
-            (what, tokio::time::timeout(timeout, exec(node, id, command, place)).await)
+            // Neither waiting for its turn nor a slow runtime is the container's fault.
+            let session = match start(node, id, command).await {
+                Ok(session) => session,
+                Err(Fault::Container(why)) => {
+                    return Err(Fault::Container(format!("{what}: {why}")));
+                }
+                Err(Fault::Node(why)) => return Err(Fault::Node(format!("{what}: {why}"))),
+            };
+            (what, tokio::time::timeout(timeout, exec(session)).await)
         }
         Check::Http { port, path } => {
             let address = address(*port)?;
             let what = format!("GET http://{address}{path}");
-            (what, tokio::time::timeout(timeout, get(address, path)).await)
+            (what, tokio::time::timeout(timeout, get(address, path)).await.map(own))
         }
         Check::Tcp { port } => {
             let address = address(*port)?;
@@ -55,27 +74,37 @@ pub async fn run(
                 connected.map(|_| ()).map_err(|error| error.to_string())
             };
             let what = format!("connecting to {address}");
-            (what, tokio::time::timeout(timeout, connecting).await)
+            (what, tokio::time::timeout(timeout, connecting).await.map(own))
         }
     };
     match checked {
         Ok(Ok(())) => Ok(()),
-        Ok(Err(why)) => Err(format!("{what}: {why}")),
-        Err(_) => Err(format!("{what}: no answer within {timeout:?}")),
+        Ok(Err(Fault::Container(why))) => Err(Fault::Container(format!("{what}: {why}"))),
+        Ok(Err(Fault::Node(why))) => Err(Fault::Node(format!("{what}: {why}"))),
+        Err(_) => Err(Fault::Container(format!("{what}: no answer within {timeout:?}"))),
+    }
+}
+
+fn own(said: Result<(), String>) -> Result<(), Fault> {
+    said.map_err(Fault::Container)
+}
+
+async fn start(node: &Node, id: &ContainerId, command: &[String]) -> Result<ExecSession, Fault> {
+    // Never closed.
+    let _place = node.probing.acquire().await.ok();
+    let spec = ExecSpec { whole: true, ..ExecSpec::new(command.iter().cloned()) };
+    let starting = tokio::time::timeout(START_MAX, node.parts.runtime.exec(id, spec));
+    match node.health.watch(format!("start of a probe in {id}"), starting).await {
+        Ok(Ok(session)) => Ok(session),
+        Ok(Err(error)) if error.blames_command() => Err(Fault::Container(chain(&error))),
+        Ok(Err(error)) => Err(Fault::Node(chain(&error))),
+        Err(_) => Err(Fault::Node(format!("the runtime did not start it within {START_MAX:?}"))),
     }
 }
 
 /// Dropping this kills the command and whatever it forked.
-async fn exec(
-    node: &Node,
-    id: &ContainerId,
-    command: &[String],
-    place: Option<tokio::sync::SemaphorePermit<'_>>,
-) -> Result<(), String> {
-    let spec = ExecSpec { whole: true, ..ExecSpec::new(command.iter().cloned()) };
-    let started = node.parts.runtime.exec(id, spec).await.map_err(|error| chain(&error));
-    drop(place);
-    let ExecSession { stdout, stderr, mut exit, .. } = started?;
+async fn exec(session: ExecSession) -> Result<(), Fault> {
+    let ExecSession { stdout, stderr, mut exit, .. } = session;
     let (mut out, mut err) = (Vec::new(), Vec::new());
     let ended = {
         let reading = async { tokio::join!(read(stdout, &mut out), read(stderr, &mut err)) };
@@ -88,19 +117,19 @@ async fn exec(
             _ = &mut reading => exit.await,
         }
     };
-    let exit = ended.map_err(|error| chain(&error))?;
+    let exit = ended.map_err(|error| Fault::Node(chain(&error)))?;
     if exit.code == Some(0) {
         return Ok(());
     }
     let how = match (exit.code, exit.signal) {
         (Some(code), _) => format!("exit code {code}"),
         (None, Some(signal)) => format!("killed by signal {signal}"),
-        (None, None) => "ended with an unknown code".to_owned(),
+        (None, None) => return Err(Fault::Node("ended with an unknown code".to_owned())),
     };
     out.extend_from_slice(&err);
     match shown(&out) {
-        text if text.is_empty() => Err(how),
-        text => Err(format!("{how}: {text}")),
+        text if text.is_empty() => Err(Fault::Container(how)),
+        text => Err(Fault::Container(format!("{how}: {text}"))),
     }
 }
 

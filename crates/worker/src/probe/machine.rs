@@ -47,6 +47,8 @@ pub struct Machine {
     liveness: Option<Track>,
     readiness: Option<Track>,
     standing: Standing,
+    /// Why it is starting still, for people.
+    reason: Option<String>,
 }
 
 impl Machine {
@@ -57,6 +59,7 @@ impl Machine {
             liveness: None,
             readiness: None,
             standing: Standing::Starting,
+            reason: None,
             plan,
         };
         if machine.startup.is_none() {
@@ -72,7 +75,7 @@ impl Machine {
             false => Standing::NotReady("not ready since before the worker's restart".to_owned()),
         };
         let (startup, liveness, readiness) = (None, None, None);
-        let mut machine = Self { startup, liveness, readiness, standing, plan };
+        let mut machine = Self { startup, liveness, readiness, standing, reason: None, plan };
         machine.begin_others(now_ms, Track::passed_before);
         machine
     }
@@ -84,6 +87,28 @@ impl Machine {
 
     pub fn standing(&self) -> Standing {
         self.standing.clone()
+    }
+
+    /// Why it is starting still, once more than the first checks were in vain.
+    pub fn reason(&self) -> Option<String> {
+        self.reason.clone().filter(|_| self.standing == Standing::Starting)
+    }
+
+    fn track(&mut self, kind: Kind) -> Option<&mut Track> {
+        match kind {
+            Kind::Startup => self.startup.as_mut(),
+            Kind::Liveness => self.liveness.as_mut(),
+            Kind::Readiness => self.readiness.as_mut(),
+        }
+    }
+
+    /// A check could not be made: it counts neither as a success nor as a failure.
+    pub fn missed(&mut self, kind: Kind, why: &str) {
+        let Some(track) = self.track(kind) else { return };
+        track.missed();
+        if track.is_telling() {
+            self.reason = Some(format!("{kind}: not known: {why}"));
+        }
     }
 
     /// The probes that run now, each with its pause before the next check.
@@ -112,16 +137,14 @@ impl Machine {
         if matches!(self.standing, Standing::Unhealthy(_)) {
             return;
         }
-        let track = match kind {
-            Kind::Startup => &mut self.startup,
-            Kind::Liveness => &mut self.liveness,
-            Kind::Readiness => &mut self.readiness,
-        };
         // It does not run any more.
-        let Some(track) = track else { return };
+        let Some(track) = self.track(kind) else { return };
         track.took(now_ms, said.is_ok());
-        let verdict = track.verdict();
+        let (verdict, telling) = (track.verdict(), track.is_telling());
         let Err(why) = said else { return self.succeeded(kind, now_ms) };
+        if telling {
+            self.reason = Some(format!("{kind}: {why}"));
+        }
         match (kind, verdict) {
             (_, Verdict::Undecided | Verdict::Passing) => {}
             (Kind::Startup | Kind::Liveness, Verdict::Failing) => {

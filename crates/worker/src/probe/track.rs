@@ -8,6 +8,9 @@ use cluster_model::spec::Probe;
 /// containers are up at once.
 const FIRST_MS: u64 = 100;
 
+/// Nearly every start has a check or two that come too soon.
+const TELLING: u32 = 3;
+
 /// What the results mean so far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -31,6 +34,8 @@ pub struct Track {
     failures: u32,
     /// Checks made while failures did not count.
     early: u32,
+    /// Checks in a row that did not succeed, whether they counted or not.
+    vain: u32,
 }
 
 impl Track {
@@ -46,6 +51,7 @@ impl Track {
             passed: false,
             failures: 0,
             early: 0,
+            vain: 0,
         }
     }
 
@@ -69,11 +75,26 @@ impl Track {
         if success {
             self.passed = true;
             self.failures = 0;
-        } else if self.is_lenient(now_ms) {
+            self.vain = 0;
+            return;
+        }
+        self.vain = self.vain.saturating_add(1);
+        if self.is_lenient(now_ms) {
             self.early = self.early.saturating_add(1);
         } else {
             self.failures = self.failures.saturating_add(1);
         }
+    }
+
+    /// A check could not be made: that says nothing, but the next one comes no sooner for it.
+    pub fn missed(&mut self) {
+        self.early = self.early.saturating_add(1);
+        self.vain = self.vain.saturating_add(1);
+    }
+
+    /// Enough checks in a row were in vain that people should know why.
+    pub fn is_telling(&self) -> bool {
+        self.vain >= TELLING
     }
 
     pub fn verdict(&self) -> Verdict {

@@ -228,7 +228,7 @@ impl Supervisor {
         let standing = async {
             match &mut self.probing {
                 Some(probing) if lives => probing.changed().await,
-                _ => std::future::pending::<Standing>().await,
+                _ => std::future::pending::<(Standing, Option<String>)>().await,
             }
         };
         let over = async {
@@ -243,8 +243,8 @@ impl Supervisor {
                 self.ended(ended).await;
                 true
             }
-            standing = standing => {
-                self.stands(standing).await;
+            (standing, why) = standing => {
+                self.stands(standing, why).await;
                 true
             }
             // Looked at before the next step.
@@ -354,8 +354,14 @@ impl Supervisor {
             return;
         }
         self.reported = state;
+        // Of two messages about one state the later one counts.
+        let readiness = match message {
+            Some(_) => self.next_change(),
+            None => 0,
+        };
         let report = StatusReport {
             message: message.map(Into::into),
+            readiness,
             ..StatusReport::new(self.task, state, now_ms())
         };
         self.node.report(report, urgency);

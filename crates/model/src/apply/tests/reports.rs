@@ -1,7 +1,8 @@
 //! Agents' reports and what follows for the balancers.
 
 use super::fixture::{Fixture, WEB, new_task};
-use crate::id::TaskId;
+use crate::command::{Command, Reply, StatusReport};
+use crate::id::{NodeId, TaskId};
 use crate::task::{Desired, Observed};
 
 #[test]
@@ -60,4 +61,28 @@ fn a_task_that_ends_by_itself_leaves_the_balancers_without_a_stamp() {
     assert!(fixture.report(1, 10, Observed::Failed));
     assert_eq!(fixture.task(10).withdrawn, 0);
     assert_eq!(fixture.state.endpoints_version(), fixture.index);
+}
+
+#[test]
+fn a_message_changes_within_a_state_and_never_back() {
+    let mut fixture = Fixture::web();
+    assert!(fixture.add(10, new_task(1, Desired::Running)));
+    assert!(fixture.assign(10, 1));
+    assert!(fixture.report(1, 10, Observed::Starting));
+    let mut says = |number: u64, text: &str| {
+        let report = StatusReport {
+            message: Some(text.into()),
+            readiness: number,
+            ..StatusReport::new(TaskId(10), Observed::Starting, 100)
+        };
+        let reports = vec![(NodeId(1), report)];
+        let reply = fixture.apply(Command::RecordStatus { reports });
+        let status = fixture.task(10).status.clone();
+        assert!(!status.ready);
+        (reply == Ok(Reply::Counted { taken: 1, refused: 0 }), status.message.unwrap().to_string())
+    };
+    assert_eq!(says(1, "a"), (true, "a".into()));
+    assert_eq!(says(3, "c"), (true, "c".into()));
+    assert_eq!(says(2, "b"), (false, "c".into()));
+    assert_eq!(says(3, "c"), (false, "c".into()), "it is no news");
 }

@@ -110,6 +110,29 @@ fn readiness_comes_and_goes_and_ends_nothing() {
 }
 
 #[test]
+fn a_check_that_cannot_be_made_says_nothing_and_a_start_in_vain_says_why() {
+    let mut machine = Machine::new(plan(None, Some(probe(1000, 1, 0)), None), 0);
+    machine.took(Kind::Liveness, 100, Ok(()));
+    for _ in 0..100 {
+        machine.missed(Kind::Liveness, "no shim");
+    }
+    assert_eq!(machine.standing(), Standing::Ready);
+    assert_eq!(machine.reason(), None, "it runs");
+
+    let mut machine = Machine::new(plan(None, None, Some(probe(1000, 5, 0))), 0);
+    machine.took(Kind::Readiness, 100, bad());
+    assert_eq!(machine.reason(), None, "the first checks mostly come too soon");
+    for at in [300, 700] {
+        machine.took(Kind::Readiness, at, bad());
+    }
+    assert_eq!(machine.reason().as_deref(), Some("readiness: refused"));
+    machine.missed(Kind::Readiness, "no shim");
+    assert_eq!(machine.reason().as_deref(), Some("readiness: not known: no shim"));
+    machine.took(Kind::Readiness, 5000, Ok(()));
+    assert_eq!(machine.reason(), None);
+}
+
+#[test]
 fn liveness_does_not_wait_for_readiness() {
     let both = plan(None, Some(probe(1000, 2, 0)), Some(probe(1000, 2, 0)));
     let mut machine = Machine::new(both, 0);

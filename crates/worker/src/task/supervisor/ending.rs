@@ -80,14 +80,30 @@ impl Supervisor {
     pub(super) async fn stop(&mut self) {
         self.probing = None;
         let (signal, grace) = self.stop_with;
+        let grace = self.capped(grace);
+        if grace.is_zero() && self.is_cut_off() {
+            return self.kill().await;
+        }
         tracing::debug!(%signal, ?grace, "stopping");
         self.send(signal).await;
         self.facts.stopping = Stopping::Asked;
         self.deadline = Some(Instant::now() + grace);
     }
 
+    /// Of a task that is cut off, what is left of the time after which managers count on its end: a
+    /// machine that slept, or a worker that did not run, may have used it up.
+    fn capped(&self, grace: Duration) -> Duration {
+        if !self.is_cut_off() {
+            return grace;
+        }
+        let drain_ms = self.assignment.as_ref().map_or(0, |task| task.spec.drain_timeout_ms);
+        let whole = Duration::from_millis(self.stop_after_ms().saturating_add(drain_ms));
+        let silence = Duration::from_millis(self.node.contact.silence_ms());
+        grace.min(whole.saturating_add(grace).saturating_sub(silence))
+    }
+
     pub(super) async fn kill(&mut self) {
-        tracing::info!("the container outlived its grace period and is killed");
+        tracing::info!("the container's time to stop is over, and it is killed");
         self.send(Signal::KILL).await;
         self.facts.stopping = Stopping::Killed;
         self.deadline = Some(Instant::now() + KILL_PATIENCE);

@@ -138,6 +138,10 @@ impl Supervisor {
     pub(super) async fn start(&mut self) {
         let node = self.node.clone();
         let _place = node.starting.acquire().await;
+        // Waiting for the place may have taken long: the caller looks anew at what is wanted.
+        if self.wanted.has_changed().unwrap_or(false) || !self.may_begin() {
+            return;
+        }
         self.tell(Observed::Starting, Urgency::Passing);
         if let Err(error) = self.open_host_ports(false).await {
             return self.cannot_start(&error).await;

@@ -56,9 +56,17 @@ impl Supervisor {
         self.probing = Some(Probing::begin(self.node.clone(), patient, machine));
     }
 
-    pub(super) async fn stands(&mut self, standing: Standing) {
+    pub(super) async fn stands(&mut self, standing: Standing, why: Option<String>) {
         match standing {
-            Standing::Starting => {}
+            Standing::Starting => {
+                if let Some(why) = why {
+                    self.tell_with(
+                        Observed::Starting,
+                        Urgency::Now,
+                        Some(format!("starting: {why}")),
+                    );
+                }
+            }
             Standing::Ready => {
                 self.tell_ready(true, None);
                 self.write_record().await;
@@ -91,16 +99,22 @@ impl Supervisor {
     }
 
     fn tell_ready(&mut self, ready: bool, message: Option<String>) {
-        self.changes += 1;
+        let readiness = self.next_change();
         self.record.ready = Some(ready);
         self.reported = Observed::Running;
         let report = StatusReport {
             message: message.map(Into::into),
             ready,
-            readiness: self.node.boot << 32 | u64::from(self.changes),
+            readiness,
             ..StatusReport::new(self.task, Observed::Running, now_ms())
         };
         self.node.report(report, Urgency::Now);
+    }
+
+    /// Grows with everything that this node says of the task, over restarts too.
+    pub(super) fn next_change(&mut self) -> u64 {
+        self.changes += 1;
+        self.node.boot << 32 | u64::from(self.changes)
     }
 
     /// Managers may have given the slot to another node by now, or will soon.
