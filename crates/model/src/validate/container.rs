@@ -52,7 +52,10 @@ pub(super) fn container(spec: &ContainerSpec) -> Result<(), Invalid> {
     {
         return invalid(
             "stop_signal",
-            format!("`{}` is not a Linux signal; write for example SIGTERM, SIGRTMIN+3 or 15", shown(signal)),
+            format!(
+                "`{}` is not a Linux signal; write for example SIGTERM, SIGRTMIN+3 or 15",
+                shown(signal)
+            ),
         );
     }
     if spec.stop_grace_period_ms > DURATION_MAX_MS {

@@ -25,9 +25,12 @@ impl Ending {
     }
 
     /// It was ended here for a reason of this node's own; its container may tell a code.
-    pub fn doomed(why: String, exit: Option<&Exit>) -> Self {
+    /// What was ended only because the node is cut off is lost like one whose node is, and costs no
+    /// attempt.
+    pub fn doomed(why: String, cut_off: bool, exit: Option<&Exit>) -> Self {
         let exit_code = exit.and_then(Exit::shell_code).map(i32::from);
-        Self { state: Observed::Failed, error: Some(why), exit_code, oom: false }
+        let state = if cut_off { Observed::Lost } else { Observed::Failed };
+        Self { state, error: Some(why), exit_code, oom: false }
     }
 
     /// It was asked to end and had no container that could have told a code.

@@ -22,6 +22,9 @@ pub struct Record {
     /// Why it is being ended here, whatever the managers want.
     #[serde(default)]
     pub doom: Option<String>,
+    /// It is being ended because no manager hears this node, which is no failure of the task.
+    #[serde(default)]
+    pub cut_off: bool,
     /// How it ended, once that was settled.
     pub ended: Option<StatusReport>,
 }

@@ -304,7 +304,7 @@ fn a_task_ends_by_itself_when_nobody_hears_its_node() {
         assert!(killed + slack > bound + grace && killed < bound + grace + slack, "{killed:?}");
         assert!(runs(&machine, 3).await, "others run on");
         for task in [1, 2] {
-            let report = session.recorded(&id(task), "failed").await;
+            let report = session.recorded(&id(task), "lost").await;
             assert_eq!(report.error, "stopped by itself: no manager heard this node for 2 s");
         }
         machine.stop(scope).await;
@@ -338,7 +338,7 @@ fn without_any_manager_a_task_ends_by_itself_and_tells_so_later() {
         machine.stop(scope).await;
         let scope = machine.start().await;
         let (mut session, _) = machine.manager.session().await;
-        let report = session.recorded(&id(1), "failed").await;
+        let report = session.recorded(&id(1), "lost").await;
         assert_eq!(report.error, "stopped by itself: no manager heard this node for 1.5 s");
         machine.stop(scope).await;
         machine

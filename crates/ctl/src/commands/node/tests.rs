@@ -67,7 +67,8 @@ fn a_drain_that_somebody_ended_is_told() {
 #[test]
 fn a_drain_may_be_left_alone_or_only_foretold() {
     let script = || Script { node_story: vec![node("active", 2, &[])], ..Default::default() };
-    let (ran, manager) = run(script(), &["node", "drain", "--detach", "--force", "--deadline", "10m", "worker-1"]);
+    let (ran, manager) =
+        run(script(), &["node", "drain", "--detach", "--force", "--deadline", "10m", "worker-1"]);
     assert_eq!((ran.code, ran.err.as_str()), (0, ""));
     let sent = manager.script.lock().unwrap().nodes_updated[0].clone();
     assert_eq!((sent.drain_deadline_ms, sent.drain_force), (None, true), "force wins");

@@ -125,7 +125,7 @@ impl Supervisor {
         let (ending, at_ms) = match (&self.exit, doom) {
             (exit, Some(why)) => {
                 let at_ms = exit.map_or_else(now_ms, |exit| exit.at_unix_ms);
-                (Ending::doomed(why, exit.as_ref()), at_ms)
+                (Ending::doomed(why, self.record.cut_off, exit.as_ref()), at_ms)
             }
             (Some(exit), None) => (Ending::of(exit, asked, self.started), exit.at_unix_ms),
             (None, None) => (Ending::asked(), now_ms()),

@@ -139,6 +139,7 @@ impl Supervisor {
         if self.heeds_silence() && self.is_cut_off() {
             let seconds = Duration::from_millis(self.stop_after_ms()).as_secs_f64();
             let why = format!("stopped by itself: no manager heard this node for {seconds} s");
+            self.record.cut_off = true;
             self.doom(why).await;
         }
     }

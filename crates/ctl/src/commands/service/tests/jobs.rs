@@ -115,8 +115,7 @@ fn a_global_service_is_waited_for_on_every_node() {
 
 #[test]
 fn a_global_service_without_nodes_says_so() {
-    let unfinished =
-        Some(pb::JobRun { outcome: "unfinished".into(), ..Default::default() });
+    let unfinished = Some(pb::JobRun { outcome: "unfinished".into(), ..Default::default() });
     let job = pb::Service { run: unfinished, ..in_mode(Mode::GlobalJob, 0) };
     for (mode, service) in [("global", in_mode(Mode::Global, 0)), ("global-job", job)] {
         let watch = vec![told(service, Vec::new())];
