@@ -98,15 +98,28 @@ fn a_hanging_check_leaves_nothing_and_a_slow_start_is_waited_for() {
         "--health-cmd",
         "/web hang",
         "--health-interval",
-        "300ms",
+        "200ms",
         "--health-timeout",
         "300ms",
         "--health-retries",
-        "2",
+        "6",
         "--restart-condition",
         "none",
         "web:1",
     ]);
+    // While the container lives: at most the check under way, never those before it.
+    let looked = std::time::Instant::now();
+    let mut seen = 0;
+    while looked.elapsed() < Duration::from_millis(1500) {
+        let processes = cluster.lab().processes("worker-1").unwrap_or_default();
+        let hanging =
+            processes.iter().filter(|process| process.argv.iter().any(|arg| arg == "hang"));
+        let hanging = hanging.count();
+        assert!(hanging <= 4, "{hanging} processes of checks are left: {processes:?}");
+        seen = seen.max(hanging);
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(seen > 0, "the check was made");
     until("it fails", SOON, || {
         let tasks = cluster.tasks("hang");
         match tasks.first() {

@@ -151,8 +151,11 @@ fn a_drain_keeps_its_budget_and_ends_at_its_deadline() {
     let cluster = Cluster::up("drain2", 1, 3);
     cluster.good(&["service", "create", "--name", "web", "--replicas", "4", "web:1"]);
     cluster.wait_running("web", 4, SOON);
-    let plan = cluster.good(&["node", "drain", "--dry-run", "worker-1"]);
-    assert!(plan.contains("move"), "{plan}");
+    let before = per_node(&cluster, "web").get("worker-1").copied().unwrap_or(0);
+    let plan = cluster.json(&["node", "drain", "--dry-run", "worker-1"]);
+    let steps = plan["steps"].as_array().cloned().unwrap_or_default();
+    let moves = steps.iter().filter(|step| step["action"] == "move" && step["from"] == "worker-1");
+    assert_eq!(moves.count(), before, "{plan}");
     assert_eq!(cluster.running("web").len(), 4, "a dry run changes nothing");
     cluster.good(&["node", "drain", "--deadline", "1m", "worker-1"]);
     assert!(cluster.running("web").iter().all(|task| task.node != "worker-1"));

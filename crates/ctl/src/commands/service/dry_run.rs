@@ -24,6 +24,8 @@ pub struct DryRun {
 struct View {
     started: u32,
     stopped: u32,
+    /// On the same node.
+    replaced: u32,
     moved: u32,
     preempted: u32,
     pending: usize,
@@ -34,7 +36,7 @@ struct View {
 
 #[derive(Serialize)]
 struct StepView {
-    /// start, stop, move, preempt or pending
+    /// start, stop, replace, move, preempt or pending
     action: String,
     task: String,
     node: String,
@@ -65,6 +67,7 @@ impl From<control::ForecastResponse> for View {
         Self {
             started: answer.started,
             stopped: answer.stopped,
+            replaced: answer.replaced,
             moved: answer.moved,
             preempted: answer.preempted,
             pending,
@@ -98,10 +101,10 @@ pub async fn show(
 }
 
 fn totals(view: &View) -> String {
-    let View { started, stopped, moved, preempted, pending, truncated, .. } = view;
+    let View { started, stopped, replaced, moved, preempted, pending, truncated, .. } = view;
     let more = if *truncated { " (the beginning only: the change is large)" } else { "" };
     format!(
-        "{started} to start, {stopped} to stop, {moved} to move, {preempted} to preempt, \
-         {pending} without a node{more}"
+        "{started} to start, {stopped} to stop, {replaced} to replace, {moved} to move, \
+         {preempted} to preempt, {pending} without a node{more}"
     )
 }

@@ -269,7 +269,7 @@ fn dry_runs_foretell_and_change_nothing() {
          start     web.1   worker-1          scale up\n\
          pending   web.2                     too little memory on 3 nodes\n\
          \n\
-         1 to start, 0 to stop, 0 to move, 0 to preempt, 1 without a node\n"
+         1 to start, 0 to stop, 0 to replace, 0 to move, 0 to preempt, 1 without a node\n"
     );
     assert_eq!(ran.err, "this is a forecast: nothing was changed\n");
     assert!(manager.script.lock().unwrap().created.is_empty());
