@@ -96,7 +96,8 @@ fn a_hanging_check_leaves_nothing_and_a_slow_start_is_waited_for() {
         "--name",
         "hang",
         "--health-cmd",
-        "/web hang",
+        // Without a shell, which the image has not.
+        r#"["/web", "hang"]"#,
         "--health-interval",
         "200ms",
         "--health-timeout",

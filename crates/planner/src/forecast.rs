@@ -64,7 +64,7 @@ pub fn forecast(
     let mut forecast = compare::compare(view, with.state());
     let anyway = compare::compare(view, without.state());
     forecast.leave_out(&anyway);
-    forecast.truncated = with.truncated();
+    forecast.truncated = with.truncated() || without.truncated();
     Ok(forecast)
 }
 

@@ -103,6 +103,9 @@ impl Error {
     /// The container has no such command, or its user may not execute it: no fault of the node.
     pub fn blames_command(&self) -> bool {
         let Self::Refused { reason, .. } = self else { return false };
-        [NOT_IN_IMAGE, NOT_EXECUTABLE].iter().any(|text| reason.contains(text))
+        // The last two are runc's words for the same.
+        let texts =
+            [NOT_IN_IMAGE, NOT_EXECUTABLE, "executable file not found", ": permission denied"];
+        texts.iter().any(|text| reason.contains(text))
     }
 }

@@ -7,7 +7,7 @@ use crate::command::{Refusal, Reply, Steer, WRITTEN_BY_THIS_PLAN};
 use crate::id::ServiceId;
 use crate::service::{Rollout, RolloutKind, RolloutState, Service};
 use crate::task::{Reason, Task};
-use crate::validate::Invalid;
+use crate::validate::{self, Invalid};
 
 impl Step<'_> {
     pub(super) fn roll_back_service(
@@ -35,6 +35,8 @@ impl Step<'_> {
         }
         service.note(at_ms, format!("rolled back by a user to revision {to}"));
         self.move_to(&mut service, to, RolloutKind::Rollback, at_ms, "asked for by a user");
+        // What was valid then may contradict what was changed since, such as a port.
+        validate::service(&service.spec).map_err(Refusal::Invalid)?;
         service.version = self.index;
         service.updated_at_ms = at_ms;
         let new_run = service.spec.mode.is_job();
@@ -125,14 +127,21 @@ impl Step<'_> {
         version: u64,
         message: &Arc<str>,
     ) -> bool {
-        let Some(mut service) = self.rolling(id, version) else { return false };
+        let Some(service) = self.rolling(id, version) else { return false };
         let Some(rollout) = service.rollout.as_ref() else { return false };
         let from = rollout.from;
         if rollout.kind != RolloutKind::Update || !service.revisions.contains_key(&from) {
             return false;
         }
-        service.note(at_ms, format!("rolled back to revision {from}: {message}"));
-        self.move_to(&mut service, from, RolloutKind::Rollback, at_ms, message);
+        let mut back = service.clone();
+        back.note(at_ms, format!("rolled back to revision {from}: {message}"));
+        self.move_to(&mut back, from, RolloutKind::Rollback, at_ms, message);
+        if let Err(invalid) = validate::service(&back.spec) {
+            let why = format!("{message}; no way back to revision {from}: {invalid}");
+            self.pause_rollout(service, at_ms, why);
+            return true;
+        }
+        let mut service = back;
         // Nobody means the revision that failed when they ask for the one before.
         service.previous = None;
         // The spec changed under whoever read it before.
@@ -140,6 +149,17 @@ impl Step<'_> {
         service.updated_at_ms = at_ms;
         self.write_service(service);
         true
+    }
+
+    fn pause_rollout(&mut self, mut service: Service, at_ms: u64, why: String) {
+        service.note(at_ms, format!("paused: {why}"));
+        if let Some(rollout) = &mut service.rollout {
+            rollout.state = RolloutState::Paused;
+            rollout.since_ms = at_ms;
+            rollout.message = why.into();
+            rollout.version = self.index;
+        }
+        self.write_service(service);
     }
 
     fn rolling(&self, id: ServiceId, version: u64) -> Option<Service> {

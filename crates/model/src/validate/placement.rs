@@ -1,6 +1,8 @@
 //! Constraints, preferences, affinities.
 
-use super::{Invalid, LIST_MAX, invalid, name};
+use std::net::IpAddr;
+
+use super::{Invalid, LIST_MAX, invalid, name, shown};
 use crate::constraint::{Constraint, Key};
 use crate::spec::{AffinityTarget, Placement};
 
@@ -67,6 +69,11 @@ fn bounded(field: &str, constraint: &Constraint) -> Result<(), Invalid> {
         );
         return invalid(field, problem);
     }
+    if constraint.key == Key::NodeIp {
+        for value in constraint.rule.values() {
+            address(field, value)?;
+        }
+    }
     if text.contains(char::is_control) {
         return invalid(
             field,
@@ -74,4 +81,25 @@ fn bounded(field: &str, constraint: &Constraint) -> Result<(), Invalid> {
         );
     }
     Ok(())
+}
+
+/// An address, or a block of them.
+fn address(field: &str, value: &str) -> Result<(), Invalid> {
+    let (base, bits) = match value.split_once('/') {
+        Some((base, bits)) => (base, bits.parse::<u8>().ok()),
+        None => (value, Some(0)),
+    };
+    let good = match (base.parse::<IpAddr>(), bits) {
+        (Ok(IpAddr::V4(_)), Some(bits)) => bits <= 32,
+        (Ok(IpAddr::V6(_)), Some(bits)) => bits <= 128,
+        (Ok(_), None) | (Err(_), _) => false,
+    };
+    if good {
+        return Ok(());
+    }
+    let problem = format!(
+        "`{}` is neither an address nor a block; write for example node.ip==10.1.0.0/16",
+        shown(value)
+    );
+    invalid(field, problem)
 }

@@ -198,6 +198,7 @@ impl Session {
             task_id: (*task).into(),
             state: (*state).into(),
             at_ms: 1,
+            ready: *state == "running",
             ..Default::default()
         };
         let report =
