@@ -79,9 +79,8 @@ impl Jobs {
         let job = spec.job.get_or_insert_default();
         put(&mut job.ttl_after_finished_ms, self.ttl_after_finished.map(|span| span.0));
         put(&mut job.max_run_duration_ms, self.max_run_duration.map(|span| span.0));
-        match self.schedule.as_deref() {
-            Some(cron) => cron.clone_into(&mut job.schedule.get_or_insert_default().cron),
-            None => {}
+        if let Some(cron) = self.schedule.as_deref() {
+            cron.clone_into(&mut job.schedule.get_or_insert_default().cron);
         }
         match &mut job.schedule {
             Some(schedule) => {
