@@ -6,7 +6,7 @@ use cluster_lab::Place;
 use cluster_tests::cluster::SOON;
 use cluster_tests::{Cluster, http, until};
 
-/// Scenario 30: readiness turns traffic, liveness restarts, the image's HEALTHCHECK counts.
+/// Readiness turns traffic, liveness restarts, the image's HEALTHCHECK counts.
 #[test]
 fn readiness_turns_traffic_and_liveness_restarts() {
     let cluster = Cluster::up("health", 1, 2);

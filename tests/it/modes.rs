@@ -23,7 +23,7 @@ fn wait_on(cluster: &Cluster, service: &str, wanted: &[&str]) -> Vec<Task> {
     .0
 }
 
-/// Scenario 11: one a node, also on nodes that come; a drained node loses its own, nobody gets it.
+/// One a node, also on nodes that come; a drained node loses its own, nobody gets it.
 #[test]
 fn a_global_service_follows_the_nodes() {
     let cluster = Cluster::up("global", 1, 3);
@@ -64,7 +64,7 @@ fn a_global_service_follows_the_nodes() {
     );
 }
 
-/// Scenario 23: never more than two at once, exactly seven completions, also across a leader's end.
+/// Never more than two at once, exactly seven completions, also across a leader's end.
 #[test]
 fn a_job_completes_exactly_as_often_as_asked() {
     let cluster = Cluster::up("job", 3, 2);
@@ -151,7 +151,7 @@ fn a_job_completes_exactly_as_often_as_asked() {
     });
 }
 
-/// Scenario 26: a minute's launch happens once although the leader dies around it.
+/// A minute's launch happens once although the leader dies around it.
 #[test]
 fn a_schedule_launches_once_a_minute_whoever_leads() {
     let cluster = Cluster::up("cron", 3, 1);

@@ -30,7 +30,7 @@ fn wait_state(cluster: &Cluster, node: &str, state: &str) {
     });
 }
 
-/// Scenario 29 and the waiting policy: never two copies.
+/// The waiting policy: never two copies.
 #[test]
 fn a_waiting_service_never_runs_twice() {
     let cluster = Cluster::up("wait", 1, 2);
@@ -61,7 +61,7 @@ fn a_waiting_service_never_runs_twice() {
     });
 }
 
-/// Nomad's scenario 21: the isolated worker stops its task; only then a replacement runs.
+/// The isolated worker stops its task; only then a replacement runs.
 #[test]
 fn a_fenced_service_stops_itself_before_it_is_replaced() {
     let cluster = Cluster::up("fence", 1, 2);
@@ -92,7 +92,7 @@ fn a_fenced_service_stops_itself_before_it_is_replaced() {
     assert_eq!(servers(&cluster, &task.node), 0);
 }
 
-/// Nomad's scenario 32: most nodes fall silent at once: nothing is moved, and it is said loudly.
+/// Most nodes fall silent at once: nothing is moved, and it is said loudly.
 #[test]
 fn a_storm_moves_nothing_and_ends_by_itself() {
     let cluster = Cluster::up("storm", 1, 5);

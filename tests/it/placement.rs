@@ -14,7 +14,7 @@ fn per_node(cluster: &Cluster, service: &str) -> BTreeMap<String, usize> {
     counts
 }
 
-/// Scenario 19 and explanations: the limit is named; one more node helps without a word.
+/// The limit is named; one more node helps without a word.
 #[test]
 fn a_limit_per_node_is_kept_and_explained() {
     let cluster = Cluster::up("maxper", 1, 3);
@@ -58,7 +58,7 @@ fn a_limit_per_node_is_kept_and_explained() {
     assert_eq!(per_node(&cluster, "web").len(), 3);
 }
 
-/// Scenario 18, with two racks of different size; and scale-down from the fullest node.
+/// Two racks of different size; and scale-down from the fullest node.
 #[test]
 fn preferences_spread_by_capacity_and_scale_down_levels() {
     let cluster = Cluster::up("spread", 1, 3);
@@ -145,7 +145,7 @@ fn priority_preempts_and_budgets_hold() {
     cluster.wait_running("low", 1, SOON);
 }
 
-/// Nomad's scenario 16: one at a time within the budget, at once at the deadline.
+/// One at a time within the budget, at once at the deadline.
 #[test]
 fn a_drain_keeps_its_budget_and_ends_at_its_deadline() {
     let cluster = Cluster::up("drain2", 1, 3);

@@ -62,7 +62,7 @@ fn ten_replicas_roll_two_at_a_time_and_nobody_notices() {
     });
 }
 
-/// Scenario 14: paused after exactly two failures, the message names a task; rollback mends it.
+/// Paused after exactly two failures, the message names a task; rollback mends it.
 #[test]
 fn a_bad_image_pauses_the_update_and_a_rollback_returns() {
     let cluster = Cluster::up("badimg", 1, 2);
@@ -110,7 +110,7 @@ fn an_update_that_fails_rolls_itself_back_once() {
     assert!(!told.contains("EXIT_AFTER_MS"), "the spec is the old one again: {told}");
 }
 
-/// Scenario 13: start-first waits for health, and a new task that does not come up costs nothing.
+/// Start-first waits for health, and a new task that does not come up costs nothing.
 #[test]
 fn start_first_never_stops_the_old_before_the_new_is_healthy() {
     let cluster = Cluster::up("startfirst", 1, 2);

@@ -1,4 +1,4 @@
-//! Canaries. nomad-k8s.md 9.
+//! Canaries.
 
 use cluster_model::{Reason, RolloutState, ServiceId, Steer, Task};
 

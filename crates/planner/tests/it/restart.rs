@@ -210,7 +210,7 @@ fn history_is_kept_to_five_tasks_a_slot() {
     assert_eq!(world.state.usage(NodeId(1)).tasks, 0);
 }
 
-/// swarm.md 15: only what falls into the window counts.
+/// Only what falls into the window counts.
 #[test]
 fn attempts_are_counted_within_the_window() {
     let policy = RestartPolicy {

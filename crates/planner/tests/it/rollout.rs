@@ -155,7 +155,7 @@ fn a_lost_node_midway_does_not_spread_a_bad_revision() {
     assert_eq!(old, 5);
 }
 
-/// swarm.md 12.
+///
 #[test]
 fn lanes_and_delay_bound_what_moves_at_once_and_a_rollback_has_its_own() {
     let (mut world, web) = world(5);
@@ -255,7 +255,7 @@ fn the_successor_runs_when_the_exit_of_the_old_one_is_reported() {
     assert_eq!(world.serving(web, 2), 1);
 }
 
-/// nomad-k8s.md 15 and swarm.md 10: what does not change the task moves nothing.
+/// What does not change the task moves nothing.
 #[test]
 fn labels_counts_and_a_lost_node_neither_finish_nor_restart_a_rollout() {
     let (mut world, web) = world(6);

@@ -1,4 +1,4 @@
-//! What users say to rollouts. nomad-k8s.md 11.
+//! What users say to rollouts.
 
 use cluster_model::{NodeId, Observed, RolloutState, ServiceId, Steer};
 
