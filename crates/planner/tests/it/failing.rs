@@ -21,7 +21,6 @@ fn ratio(ppm: u32, failure_action: FailureAction) -> UpdatePolicy {
     UpdatePolicy { max_failure_ratio_ppm: ppm, failure_action, ..UpdatePolicy::default() }
 }
 
-///
 #[test]
 fn five_slots_with_a_ratio_of_a_quarter_pause_after_two_failures() {
     let (mut world, web) = world(5, ratio(250_000, FailureAction::Pause));
@@ -123,7 +122,6 @@ fn the_circuit_breaker_stops_what_never_starts_even_under_continue() {
     }
 }
 
-///
 #[test]
 fn a_crashing_update_ends_at_the_deadline_and_not_later() {
     let policy = UpdatePolicy {

@@ -155,7 +155,6 @@ fn a_lost_node_midway_does_not_spread_a_bad_revision() {
     assert_eq!(old, 5);
 }
 
-///
 #[test]
 fn lanes_and_delay_bound_what_moves_at_once_and_a_rollback_has_its_own() {
     let (mut world, web) = world(5);

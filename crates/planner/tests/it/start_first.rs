@@ -23,7 +23,6 @@ fn beside(world: &World, web: ServiceId) -> Vec<&Task> {
     tasks.into_iter().filter(|task| holder(task) != task.id).collect()
 }
 
-///
 #[test]
 fn old_tasks_go_only_when_new_ones_serve() {
     let (mut world, web) = world(3, 5);
