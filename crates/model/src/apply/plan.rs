@@ -83,7 +83,7 @@ impl Step<'_> {
         let created_at_ms = at_ms.max(begun_ms);
         let mut job = self.job_room(known, revision);
         let mut owners = self.slot_owners(service, tasks);
-        let known_global = known.spec.mode.is_global();
+        let owned = known.spec.mode.is_global();
         let mut taken = 0;
         for (ordinal, new) in (0u64..).zip(tasks) {
             let id = TaskId(base.0.wrapping_add(ordinal));
@@ -102,9 +102,8 @@ impl Step<'_> {
             if filled || orphan || alive || !waits || self.state.task(id).is_some() {
                 continue;
             }
-            // A slot belongs to a node where the mode says so, and nowhere else.
-            let owned = new.target.is_some() == known_global;
-            if !owned || owners.refuses(new) || job.refuses(new) {
+            // The plan may be for a service of another mode that had this id before.
+            if new.target.is_some() != owned || owners.refuses(new) || job.refuses(new) {
                 continue;
             }
             self.write_task(Task {

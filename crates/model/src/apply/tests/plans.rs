@@ -1,10 +1,10 @@
 //! Steps of plans: what is stale is refused.
 
-use super::fixture::{Fixture, WEB, new_task};
-use crate::command::{Change, Command, Reply};
+use super::fixture::{Fixture, WEB, new_task, spec};
+use crate::command::{Change, Command, NewTask, Reply};
 use crate::id::{NodeId, ServiceId, TaskId};
 use crate::node::{Availability, NodeSpec};
-use crate::spec::Resources;
+use crate::spec::{Mode, Resources, ServiceSpec};
 use crate::task::{Desired, Observed, Reason};
 
 #[test]
@@ -43,6 +43,23 @@ fn tasks_need_a_service_and_a_revision_that_are_there() {
         tasks: vec![new_task(2, Desired::Running)],
     };
     assert!(!fixture.change(late));
+}
+
+/// A plan that was made for a service of another mode under the same id.
+#[test]
+fn slots_belong_to_nodes_in_global_modes_and_only_there() {
+    let owned = |slot| NewTask { target: Some(NodeId(1)), ..new_task(slot, Desired::Running) };
+    let mut fixture = Fixture::web();
+    assert!(!fixture.add(10, owned(1)), "a replica may run anywhere");
+    assert!(fixture.add(11, new_task(1, Desired::Running)));
+    let every = ServiceId(2);
+    fixture.create(every, ServiceSpec { mode: Mode::Global, ..spec("every", &[]) }).expect("made");
+    let mut offer = |base, task| {
+        let (base, tasks) = (TaskId(base), vec![task]);
+        fixture.change(Change::CreateTasks { service: every, revision: 1, base, tasks })
+    };
+    assert!(!offer(20, new_task(1, Desired::Running)), "no node was named");
+    assert!(offer(21, owned(1)));
 }
 
 #[test]
