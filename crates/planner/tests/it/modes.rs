@@ -8,15 +8,16 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use cluster_model::spec::{Disconnect, Mode, Overlap, RestartCondition, Schedule, ServiceSpec};
 use cluster_model::{
-    Availability, Change, Command, JobOutcome, NodeId, Observed, Reason, Service, ServiceId, State,
-    Task, TaskId,
+    Availability, Change, Command, JobOutcome, NodeId, Observed, Reason, Service, ServiceId, Task,
+    TaskId,
 };
-use cluster_planner::{Ids, Note, Scope};
+use cluster_planner::Scope;
 use proptest::prelude::*;
 
-use crate::world::{BAD, CRASH, LEASE_MS, LONG, MIB, World, spec};
+use crate::faults::{Fault, NODES, WEIGHT, fault};
+use crate::leader::Leader;
+use crate::world::{BAD, CRASH, LEASE_MS, LONG, World, spec};
 
-const NODES: u64 = 4;
 const SERVICES: u64 = 3;
 
 #[derive(Clone, Debug)]
@@ -124,33 +125,7 @@ enum Op {
     Remove {
         service: u64,
     },
-    Join {
-        node: u64,
-    },
-    Cut {
-        node: u64,
-    },
-    RemoveNode {
-        node: u64,
-    },
-    Set {
-        node: u64,
-        availability: Availability,
-    },
-    Label {
-        node: u64,
-        rack: bool,
-    },
-    Exit {
-        pick: usize,
-        state: Observed,
-    },
-    Agent {
-        node: u64,
-    },
-    Advance {
-        ms: u64,
-    },
+    Fault(Fault),
     /// A leader plans, and the plan is taken.
     Plan {
         seed: u64,
@@ -165,14 +140,7 @@ enum Op {
 }
 
 fn op() -> impl Strategy<Value = Op> {
-    let node = 1..=NODES;
     let service = 1..=SERVICES;
-    let availability = prop_oneof![
-        2 => Just(Availability::Active),
-        1 => Just(Availability::Pause),
-        1 => Just(Availability::Drain)
-    ];
-    let state = prop_oneof![Just(Observed::Failed), Just(Observed::Complete)];
     let seed = any::<u64>;
     prop_oneof![
         5 => (service.clone(), kind()).prop_map(|(service, kind)| Op::Create { service, kind }),
@@ -181,16 +149,7 @@ fn op() -> impl Strategy<Value = Op> {
         2 => (service.clone(), 0u32..7)
             .prop_map(|(service, replicas)| Op::Scale { service, replicas }),
         1 => service.prop_map(|service| Op::Remove { service }),
-        2 => node.clone().prop_map(|node| Op::Join { node }),
-        3 => node.clone().prop_map(|node| Op::Cut { node }),
-        1 => node.clone().prop_map(|node| Op::RemoveNode { node }),
-        3 => (node.clone(), availability)
-            .prop_map(|(node, availability)| Op::Set { node, availability }),
-        3 => (node.clone(), any::<bool>()).prop_map(|(node, rack)| Op::Label { node, rack }),
-        4 => (any::<usize>(), state).prop_map(|(pick, state)| Op::Exit { pick, state }),
-        20 => node.prop_map(|node| Op::Agent { node }),
-        7 => prop_oneof![Just(10u64), Just(1_100), Just(4_000), Just(25_000), Just(70_000)]
-            .prop_map(|ms| Op::Advance { ms }),
+        WEIGHT => fault().prop_map(Op::Fault),
         20 => seed().prop_map(|seed| Op::Plan { seed }),
         3 => seed().prop_map(|seed| Op::Draft { seed }),
         3 => any::<usize>().prop_map(|pick| Op::Deliver { pick }),
@@ -201,13 +160,12 @@ struct Run {
     world: World,
     /// Plans under way, and when they were made.
     drafts: Vec<(u64, Vec<Change>)>,
-    seen: Option<State>,
-    wake_at_ms: Option<u64>,
+    leader: Leader,
 }
 
 impl Run {
     fn new() -> Self {
-        Self { world: World::with_nodes(NODES - 1), drafts: vec![], seen: None, wake_at_ms: None }
+        Self { world: World::with_nodes(NODES - 1), drafts: vec![], leader: Leader::default() }
     }
 
     fn step(&mut self, op: &Op) {
@@ -231,25 +189,14 @@ impl Run {
                 let _ =
                     world.apply(Command::RemoveService { id, at_ms: world.now_ms, version: None });
             }
-            Op::Join { node } => world.join(NodeId(*node), 1024 * MIB),
-            Op::Cut { node } => world.cut_off(NodeId(*node)),
-            Op::RemoveNode { node } => {
-                let command =
-                    Command::RemoveNode { id: NodeId(*node), force: true, at_ms: world.now_ms };
-                let _ = world.apply(command);
+            Op::Fault(fault) => fault.strike(world),
+            Op::Plan { seed } => {
+                world.lead(*seed);
+                self.leader.round(world);
             }
-            Op::Set { node, availability } => world.availability(NodeId(*node), *availability),
-            Op::Label { node, rack } => {
-                world.label(NodeId(*node), "rack", if *rack { "a" } else { "b" });
-            }
-            Op::Exit { pick, state } => exit(world, *pick, *state),
-            Op::Agent { node } => {
-                world.agent(NodeId(*node));
-            }
-            Op::Advance { ms } => world.advance(*ms),
-            Op::Plan { seed } => self.plan(*seed),
             Op::Draft { seed } => {
-                let plan = propose(world, Scope::All, *seed);
+                world.lead(*seed);
+                let plan = world.make_plan(Scope::All);
                 self.drafts.push((world.now_ms, plan.changes));
             }
             Op::Deliver { pick } => {
@@ -263,35 +210,6 @@ impl Run {
         }
         check_always(&self.world);
         check_finished(&self.world, &finished, op);
-    }
-
-    /// As the leader's driver does; a full pass after it must find nothing.
-    fn plan(&mut self, seed: u64) {
-        let world = &mut self.world;
-        let due = self.wake_at_ms.is_some_and(|at_ms| at_ms <= world.now_ms);
-        let scope: Option<BTreeSet<ServiceId>> =
-            self.seen.as_ref().filter(|_| !due).and_then(|seen| {
-                let changes = world.state.changes(seen);
-                let tasks = changes.tasks.iter().map(|task| task.service);
-                let services = changes.services.iter().copied().chain(tasks).collect();
-                changes.nodes.is_empty().then_some(services)
-            });
-        let plan = match &scope {
-            Some(services) => propose(world, Scope::Services(services), seed),
-            None => propose(world, Scope::All, seed),
-        };
-        let kept = self.wake_at_ms.filter(|at_ms| scope.is_some() && *at_ms > world.now_ms);
-        self.wake_at_ms = [kept, plan.wake_at_ms].into_iter().flatten().min();
-        assert!(!plan.notes.contains(&Note::Bounded), "small worlds need no second pass");
-        if !plan.changes.is_empty() {
-            world.apply_plan(plan.changes);
-        }
-        let full = propose(world, Scope::All, seed.wrapping_add(1));
-        assert_eq!(full.changes, vec![], "another leader found what {scope:?} had not");
-        if let Some(at_ms) = full.wake_at_ms {
-            assert!(self.wake_at_ms.is_some_and(|known| known <= at_ms), "a wake-up was forgotten");
-        }
-        self.seen = Some(world.state.clone());
     }
 
     fn heal(&mut self) {
@@ -309,27 +227,6 @@ impl Run {
         world.advance(10);
         world.settle_through_waits();
         check_always(world);
-    }
-}
-
-fn propose(world: &World, scope: Scope<'_>, seed: u64) -> cluster_planner::Plan {
-    let plan = cluster_planner::plan(&world.state, scope, world.now_ms, &mut Ids::new(seed));
-    let refused = plan.notes.iter().find(|note| matches!(note, Note::Refused { .. }));
-    assert_eq!(refused, None, "a planner contradicts its own view: {plan:?}");
-    plan
-}
-
-fn exit(world: &mut World, pick: usize, state: Observed) {
-    let heard = |task: &&Task| task.node.is_some_and(|node| !world.cut.contains(&node));
-    let running: Vec<TaskId> = world
-        .state
-        .tasks()
-        .filter(|task| task.status.state == Observed::Running)
-        .filter(heard)
-        .map(|task| task.id)
-        .collect();
-    if !running.is_empty() {
-        world.ends(running[pick % running.len()], state);
     }
 }
 
@@ -482,14 +379,6 @@ fn check_job(world: &World, service: &Service, wanted: usize) {
     }
 }
 
-fn check_replay(world: &World) {
-    let mut replayed = State::default();
-    for (index, command) in (1u64..).zip(&world.log) {
-        let _ = cluster_model::apply(&mut replayed, index, command);
-    }
-    assert_eq!(replayed, world.state, "the same log gives another state");
-}
-
 proptest! {
     #[test]
     fn every_mode_is_safe_under_faults_and_comes_to_rest_after_them(
@@ -501,6 +390,6 @@ proptest! {
         }
         run.heal();
         check_rest(&run.world);
-        check_replay(&run.world);
+        run.world.check_replay();
     }
 }

@@ -11,16 +11,17 @@ use cluster_model::spec::{
     Amount, FailureAction, Mode, Order, RestartCondition, RestartPolicy, ServiceSpec, UpdatePolicy,
 };
 use cluster_model::{
-    Availability, Change, Command, Desired, NodeId, Observed, Reason, RolloutState, Service,
-    ServiceId, State, Steer, Task, TaskId,
+    Availability, Change, Command, Desired, Observed, Reason, RolloutState, Service, ServiceId,
+    Steer, Task,
 };
-use cluster_planner::{Note, Scope};
+use cluster_planner::Scope;
 use proptest::prelude::*;
 
 use crate::bounds;
+use crate::faults::{Fault, NODES, WEIGHT, fault};
+use crate::leader::Leader;
 use crate::world::{BAD, CRASH, MIB, UNREADY, World, spec};
 
-const NODES: u64 = 4;
 const SERVICES: u64 = 3;
 
 #[derive(Clone, Debug)]
@@ -48,33 +49,7 @@ enum Op {
     RollBack {
         service: u64,
     },
-    Join {
-        node: u64,
-    },
-    Cut {
-        node: u64,
-    },
-    RemoveNode {
-        node: u64,
-    },
-    Set {
-        node: u64,
-        availability: Availability,
-    },
-    Label {
-        node: u64,
-        rack: bool,
-    },
-    Exit {
-        pick: usize,
-        state: Observed,
-    },
-    Agent {
-        node: u64,
-    },
-    Advance {
-        ms: u64,
-    },
+    Fault(Fault),
     /// What the leader does: plans for what changed, and the plan is taken.
     Plan,
     /// A plan is made now and taken later, or never.
@@ -192,14 +167,7 @@ fn shape() -> impl Strategy<Value = Shape> {
 }
 
 fn op() -> impl Strategy<Value = Op> {
-    let node = 1..=NODES;
     let service = 1..=SERVICES;
-    let availability = prop_oneof![
-        Just(Availability::Active),
-        Just(Availability::Pause),
-        Just(Availability::Drain)
-    ];
-    let state = prop_oneof![Just(Observed::Failed), Just(Observed::Complete)];
     let steer = prop_oneof![Just(Steer::Pause), Just(Steer::Resume), Just(Steer::Promote)];
     prop_oneof![
         4 => (service.clone(), 0u32..6, shape())
@@ -210,16 +178,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => service.clone().prop_map(|service| Op::Remove { service }),
         3 => (service.clone(), steer).prop_map(|(service, steer)| Op::Steer { service, steer }),
         2 => service.prop_map(|service| Op::RollBack { service }),
-        2 => node.clone().prop_map(|node| Op::Join { node }),
-        2 => node.clone().prop_map(|node| Op::Cut { node }),
-        1 => node.clone().prop_map(|node| Op::RemoveNode { node }),
-        3 => (node.clone(), availability)
-            .prop_map(|(node, availability)| Op::Set { node, availability }),
-        3 => (node.clone(), any::<bool>()).prop_map(|(node, rack)| Op::Label { node, rack }),
-        4 => (any::<usize>(), state).prop_map(|(pick, state)| Op::Exit { pick, state }),
-        20 => node.prop_map(|node| Op::Agent { node }),
-        6 => prop_oneof![Just(10u64), Just(1_100), Just(4_000), Just(70_000)]
-            .prop_map(|ms| Op::Advance { ms }),
+        WEIGHT => fault().prop_map(Op::Fault),
         20 => Just(Op::Plan),
         3 => Just(Op::Draft),
         3 => any::<usize>().prop_map(|pick| Op::Deliver { pick }),
@@ -230,18 +189,12 @@ fn op() -> impl Strategy<Value = Op> {
 struct Run {
     world: World,
     drafts: Vec<Vec<Change>>,
-    /// What the leader last looked at, and when it is due to look again.
-    seen: Option<State>,
-    wake_at_ms: Option<u64>,
+    leader: Leader,
 }
 
 impl Run {
     fn new() -> Self {
-        let mut world = World::new();
-        for node in 1..NODES {
-            world.join(NodeId(node), 1024 * MIB);
-        }
-        Self { world, drafts: Vec::new(), seen: None, wake_at_ms: None }
+        Self { world: World::with_nodes(NODES - 1), drafts: vec![], leader: Leader::default() }
     }
 
     fn step(&mut self, op: &Op) {
@@ -274,33 +227,12 @@ impl Run {
                     version: None,
                 });
             }
-            Op::Join { node } => world.join(NodeId(*node), 1024 * MIB),
-            Op::Cut { node } => world.cut_off(NodeId(*node)),
-            Op::RemoveNode { node } => {
-                let command =
-                    Command::RemoveNode { id: NodeId(*node), force: true, at_ms: world.now_ms };
-                let _ = world.apply(command);
+            Op::Fault(fault) => fault.strike(world),
+            Op::Plan => {
+                let before = world.state.clone();
+                let changes = self.leader.round(world);
+                bounds::check(&before, &changes, &world.state);
             }
-            Op::Set { node, availability } => world.availability(NodeId(*node), *availability),
-            Op::Label { node, rack } => {
-                world.label(NodeId(*node), "rack", if *rack { "a" } else { "b" });
-            }
-            Op::Exit { pick, state } => {
-                let running: Vec<TaskId> = world
-                    .state
-                    .tasks()
-                    .filter(|task| connected(world, task))
-                    .map(|t| t.id)
-                    .collect();
-                if !running.is_empty() {
-                    world.ends(running[pick % running.len()], *state);
-                }
-            }
-            Op::Agent { node } => {
-                world.agent(NodeId(*node));
-            }
-            Op::Advance { ms } => world.advance(*ms),
-            Op::Plan => self.plan(),
             Op::Draft => {
                 let plan = world.make_plan(Scope::All);
                 self.drafts.push(plan.changes);
@@ -325,39 +257,6 @@ impl Run {
         }
     }
 
-    /// As the leader's driver does: a scoped pass for what changed, a full one when a node changed
-    /// or the time has come. A full pass after it must find nothing.
-    fn plan(&mut self) {
-        let world = &mut self.world;
-        let due = self.wake_at_ms.is_some_and(|at_ms| at_ms <= world.now_ms);
-        let scope: Option<BTreeSet<ServiceId>> =
-            self.seen.as_ref().filter(|_| !due).and_then(|seen| {
-                let changes = world.state.changes(seen);
-                let tasks = changes.tasks.iter().map(|task| task.service);
-                let services = changes.services.iter().copied().chain(tasks).collect();
-                changes.nodes.is_empty().then_some(services)
-            });
-        let plan = match &scope {
-            Some(services) => world.make_plan(Scope::Services(services)),
-            None => world.make_plan(Scope::All),
-        };
-        let kept = self.wake_at_ms.filter(|at_ms| scope.is_some() && *at_ms > world.now_ms);
-        self.wake_at_ms = [kept, plan.wake_at_ms].into_iter().flatten().min();
-        let bounded = plan.notes.contains(&Note::Bounded);
-        assert!(!bounded, "small worlds need no second pass: {plan:?}");
-        if !plan.changes.is_empty() {
-            let before = world.state.clone();
-            world.apply_plan(plan.changes.clone());
-            bounds::check(&before, &plan.changes, &world.state);
-        }
-        let full = world.make_plan(Scope::All);
-        assert_eq!(full.changes, vec![], "a full pass found what {scope:?} had not");
-        if let Some(at_ms) = full.wake_at_ms {
-            assert!(self.wake_at_ms.is_some_and(|known| known <= at_ms), "a wake-up was forgotten");
-        }
-        self.seen = Some(world.state.clone());
-    }
-
     /// The faults stop: every node is connected, every image works.
     fn heal(&mut self) {
         let world = &mut self.world;
@@ -366,10 +265,6 @@ impl Run {
         world.advance(10);
         world.settle_through_waits();
     }
-}
-
-fn connected(world: &World, task: &Task) -> bool {
-    task.status.state == Observed::Running && task.node.is_some_and(|id| !world.cut.contains(&id))
 }
 
 /// At rest every slot runs, is spent, or waits because indeed no node can take it; and rollouts are
@@ -445,17 +340,6 @@ fn placeable(world: &World, task: &Task) -> bool {
     world.state.nodes().any(|node| fits(&world.state, node, seeker).is_ok())
 }
 
-fn check_replay(world: &World) {
-    let mut replayed = State::default();
-    for (index, command) in (1u64..).zip(&world.log) {
-        let _ = cluster_model::apply(&mut replayed, index, command);
-    }
-    assert_eq!(replayed, world.state, "the same log gives another state");
-    let bytes = postcard::to_allocvec(&world.state).expect("encodes");
-    let read: State = postcard::from_bytes(&bytes).expect("decodes");
-    assert_eq!(read, world.state, "indexes drifted from the tables");
-}
-
 proptest! {
     #[test]
     fn faults_break_nothing_and_once_they_stop_the_world_comes_to_rest(
@@ -465,10 +349,10 @@ proptest! {
         for op in &ops {
             run.step(op);
         }
-        check_replay(&run.world);
+        run.world.check_replay();
         run.heal();
         check_rest(&run.world);
-        check_replay(&run.world);
+        run.world.check_replay();
     }
 
     #[test]

@@ -272,6 +272,24 @@ impl World {
         self.state.service(id).and_then(|service| service.rollout.as_ref()).expect("a rollout")
     }
 
+    /// From now on another leader plans: its ids are not those of the one before.
+    pub fn lead(&mut self, seed: u64) {
+        self.ids = Ids::new(seed);
+    }
+
+    /// The log alone gives this state, and the state survives a snapshot with its indexes.
+    pub fn check_replay(&self) {
+        let mut replayed = State::default();
+        for (index, command) in (1u64..).zip(&self.log) {
+            // Refused then, refused now.
+            let _ = cluster_model::apply(&mut replayed, index, command);
+        }
+        assert_eq!(replayed, self.state, "the same log gives another state");
+        let bytes = postcard::to_allocvec(&self.state).expect("encodes");
+        let read: State = postcard::from_bytes(&bytes).expect("decodes");
+        assert_eq!(read, self.state, "indexes drifted from the tables");
+    }
+
     pub fn make_plan(&mut self, scope: Scope<'_>) -> Plan {
         let plan = cluster_planner::plan(&self.state, scope, self.now_ms, &mut self.ids);
         let refused = plan.notes.iter().find(|note| matches!(note, Note::Refused { .. }));
