@@ -1,7 +1,6 @@
 //! Where tasks go, why, and what would help; drains and preemption.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use cluster_tests::cluster::SOON;
 use cluster_tests::{Cluster, until};
@@ -178,7 +177,8 @@ fn a_drain_keeps_its_budget_and_ends_at_its_deadline() {
         let left = cluster.running("tied").len();
         if left == 0 { Ok(()) } else { Err(format!("{left} left")) }
     });
-    std::thread::sleep(Duration::from_millis(200));
-    let explained = cluster.good(&["explain", "tied"]);
-    assert!(explained.contains("drained"), "{explained}");
+    until("the waiting tasks say why", SOON, || {
+        let explained = cluster.good(&["explain", "tied"]);
+        if explained.contains("drained") { Ok(()) } else { Err(explained) }
+    });
 }

@@ -298,10 +298,12 @@ fn a_task_ends_by_itself_when_nobody_hears_its_node() {
         let killed = gone(2).await;
         // Counted from the sending of the last heartbeat that was heard.
         let slack = Duration::from_millis(600);
+        // Of a busy machine.
+        let late = Duration::from_millis(1500);
         let bound = Duration::from_secs(2);
-        assert!(polite + slack > bound && polite < bound + slack, "{polite:?}");
+        assert!(polite + slack > bound && polite < bound + late, "{polite:?}");
         let grace = Duration::from_secs(1);
-        assert!(killed + slack > bound + grace && killed < bound + grace + slack, "{killed:?}");
+        assert!(killed + slack > bound + grace && killed < bound + grace + late, "{killed:?}");
         assert!(runs(&machine, 3).await, "others run on");
         for task in [1, 2] {
             let report = session.recorded(&id(task), "lost").await;
@@ -318,7 +320,7 @@ fn without_any_manager_a_task_ends_by_itself_and_tells_so_later() {
         let scope = machine.start().await;
         let (mut session, _) = machine.manager.session().await;
         let mut task = script(1, "", |_| {});
-        task.stop_after_ms = 1500;
+        task.stop_after_ms = 4000;
         session.assign(10, true, vec![task.clone()]).await;
         session.recorded(&id(1), "running").await;
         // Its contact is on disk a second after the session began at the latest.
@@ -328,18 +330,19 @@ fn without_any_manager_a_task_ends_by_itself_and_tells_so_later() {
         drop(session);
         let cut = Instant::now();
         assert!(runs(&machine, 1).await);
-        tokio::time::sleep(Duration::from_millis(1000)).await;
+        tokio::time::sleep(Duration::from_millis(3000)).await;
         // The next process goes on counting where this one was.
         let scope = machine.start_alone().await;
         while runs(&machine, 1).await {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        assert!(cut.elapsed() < Duration::from_millis(2200), "{:?}", cut.elapsed());
+        // One that counted afresh would take seven.
+        assert!(cut.elapsed() < Duration::from_secs(6), "{:?}", cut.elapsed());
         machine.stop(scope).await;
         let scope = machine.start().await;
         let (mut session, _) = machine.manager.session().await;
         let report = session.recorded(&id(1), "lost").await;
-        assert_eq!(report.error, "stopped by itself: no manager heard this node for 1.5 s");
+        assert_eq!(report.error, "stopped by itself: no manager heard this node for 4 s");
         machine.stop(scope).await;
         machine
     });
