@@ -1,5 +1,6 @@
 //! How texts, ages and amounts are shown to people.
 
+use std::fmt::Write as _;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// One line that cannot move a terminal's cursor, whoever wrote it.
@@ -65,7 +66,12 @@ pub fn span(ms: u64) -> String {
 /// A moment in RFC 3339.
 pub fn moment(ms: u64) -> String {
     let at = UNIX_EPOCH + std::time::Duration::from_millis(ms);
-    humantime::format_rfc3339_millis(at).to_string()
+    // Refuses years after 9999.
+    let mut text = String::new();
+    match write!(text, "{}", humantime::format_rfc3339_millis(at)) {
+        Ok(()) => text,
+        Err(_) => "after the year 9999".to_owned(),
+    }
 }
 
 /// A moment in RFC 3339 to the nanosecond.
@@ -106,6 +112,12 @@ mod tests {
         assert_eq!(one_line("a\nb\x1b[2Jc\n"), "a b\\u{1b}[2Jc");
         assert_eq!(shortened("abcdef", 4), "abc…");
         assert_eq!(shortened("abcd", 4), "abcd");
+    }
+
+    #[test]
+    fn moments_beyond_the_calendar_are_shown_too() {
+        assert_eq!(moment(0), "1970-01-01T00:00:00.000Z");
+        assert_eq!(moment(300_000_000_000_000), "after the year 9999");
     }
 
     #[test]

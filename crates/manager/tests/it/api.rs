@@ -143,6 +143,24 @@ async fn nodes_are_found_changed_and_removed() {
     api.update_node(update("drain", node.version)).await.unwrap();
     assert_eq!(refusal(api.update_node(update("pause", node.version)).await).0, Code::VersionMoved);
 
+    // Relabelling keeps a drain's deadline; draining again replaces it.
+    let now = async || cluster.node(0, "worker-1").await;
+    let bounded = |version, deadline_ms, force| pb::UpdateNodeRequest {
+        drain_deadline_ms: deadline_ms,
+        drain_force: force,
+        ..update("drain", version)
+    };
+    let version = now().await.version;
+    let endless = bounded(version, Some(u64::MAX), Some(false));
+    assert_eq!(refusal(api.update_node(endless).await).0, Code::InvalidField);
+    api.update_node(bounded(version, Some(600_000), Some(false))).await.unwrap();
+    let drained = now().await;
+    assert_ne!(drained.drain_deadline_ms, 0);
+    api.update_node(update("drain", drained.version)).await.unwrap();
+    assert_eq!(now().await.drain_deadline_ms, drained.drain_deadline_ms);
+    api.update_node(bounded(now().await.version, None, Some(false))).await.unwrap();
+    assert_eq!(now().await.drain_deadline_ms, 0);
+
     let remove = |node: &str, force| pb::RemoveNodeRequest { node: node.into(), force };
     assert_eq!(refusal(api.remove_node(remove("worker-1", false)).await).0, Code::NodeReady);
     assert_eq!(refusal(api.remove_node(remove("manager-1", true)).await).0, Code::NodeReady);

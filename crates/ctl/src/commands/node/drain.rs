@@ -56,7 +56,7 @@ pub async fn run(args: &Args, invocation: &mut Invocation) -> Result<(), Error> 
         availability: "drain".to_owned(),
         labels: node.labels,
         drain_deadline_ms: args.deadline.filter(|_| !args.force),
-        drain_force: args.force,
+        drain_force: Some(args.force),
     };
     if args.dry_run.dry_run {
         let change = Change::Node(request);

@@ -51,7 +51,7 @@ fn a_drain_says_what_it_waits_for_until_the_node_is_empty() {
     );
     let sent = manager.script.lock().unwrap().nodes_updated[0].clone();
     assert_eq!((sent.availability.as_str(), sent.version), ("drain", 3));
-    assert_eq!((sent.drain_deadline_ms, sent.drain_force), (Some(600_000), false));
+    assert_eq!((sent.drain_deadline_ms, sent.drain_force), (Some(600_000), Some(false)));
     assert_eq!(sent.labels["zone"], "a", "labels stay");
 }
 
@@ -71,7 +71,7 @@ fn a_drain_may_be_left_alone_or_only_foretold() {
         run(script(), &["node", "drain", "--detach", "--force", "--deadline", "10m", "worker-1"]);
     assert_eq!((ran.code, ran.err.as_str()), (0, ""));
     let sent = manager.script.lock().unwrap().nodes_updated[0].clone();
-    assert_eq!((sent.drain_deadline_ms, sent.drain_force), (None, true), "force wins");
+    assert_eq!((sent.drain_deadline_ms, sent.drain_force), (None, Some(true)), "force wins");
 
     let forecast = control::ForecastResponse { moved: 2, ..Default::default() };
     let (ran, manager) =

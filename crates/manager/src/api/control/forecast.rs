@@ -1,7 +1,7 @@
 //! Dry runs: what a change would lead to. Decoded and admitted as the change itself, planned on a
 //! copy of the state, never proposed.
 
-use cluster_model::{Command, NodeId, State};
+use cluster_model::{NodeId, State};
 use cluster_pb::control::v1 as pb;
 use cluster_pb::control::v1::forecast_request::Change;
 use cluster_planner::forecast::{Effect, Forecast, forecast};
@@ -22,7 +22,10 @@ impl ControlService {
         let command = match request.change.ok_or_else(missing)? {
             Change::Create(create) => self.create_command(create)?.1,
             Change::Update(update) => self.update_command(update)?.1,
-            Change::Node(node) => self.node_command(node)?.1,
+            Change::Node(node) => {
+                let view = self.context.read(false).await?;
+                self.node_command(node, &view.state)?.1
+            }
         };
         let view = self.context.read(false).await?;
         let now_ms = self.context.clock.now_ms();
@@ -30,7 +33,7 @@ impl ControlService {
         // Planning a large change takes a while and must not hold other requests up.
         let planned = tokio::task::spawn_blocking(move || {
             let seen = forecast(&state, &command, now_ms, mint())?;
-            Ok::<_, Failure>(encode(&state, &seen, &command))
+            Ok::<_, Failure>(encode(&state, &seen))
         });
         let ended = |_| Failure::new(Code::Stopping, "this manager is stopping");
         let mut response = planned.await.map_err(ended)??;
@@ -39,7 +42,7 @@ impl ControlService {
     }
 }
 
-fn encode(state: &State, forecast: &Forecast, command: &Command) -> pb::ForecastResponse {
+fn encode(state: &State, forecast: &Forecast) -> pb::ForecastResponse {
     let count = |effects: &[Effect]| u32::try_from(effects.len()).unwrap_or(u32::MAX);
     let lists = [
         ("preempt", &forecast.preempted),
@@ -51,12 +54,12 @@ fn encode(state: &State, forecast: &Forecast, command: &Command) -> pb::Forecast
     let steps = lists
         .into_iter()
         .flat_map(|(action, effects)| effects.iter().map(move |effect| (action, effect)));
+    let all: usize = lists.iter().map(|(_, effects)| effects.len()).sum();
     let steps: Vec<pb::Step> =
         steps.map(|(action, effect)| step(state, action, effect)).take(STEPS_MAX).collect();
     let pending = forecast.pending.iter().map(|effect| step(state, "pending", effect));
-    tracing::debug!(steps = steps.len(), ?command, "forecast");
     pb::ForecastResponse {
-        truncated: forecast.truncated || steps.len() == STEPS_MAX,
+        truncated: forecast.truncated || all > STEPS_MAX || forecast.pending.len() > STEPS_MAX,
         steps,
         pending: pending.take(STEPS_MAX).collect(),
         started: count(&forecast.started),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use cluster_identity::{CaDigest, JoinSecret, JoinToken, Role};
 use cluster_model::cluster::Secret;
 use cluster_model::{
-    Availability, Command, DrainPolicy, Manager, NodeId, NodeSpec, NodeState, Reply,
+    Availability, Command, DrainPolicy, Manager, NodeId, NodeSpec, NodeState, Reply, State,
 };
 use cluster_pb::control::v1 as pb;
 use cluster_pb::types::v1 as types;
@@ -22,6 +22,8 @@ const REACH_TIMEOUT: Duration = Duration::from_millis(300);
 
 /// Tasks named that a drain waits for.
 const DRAIN_WAITS_MAX: usize = 100;
+
+const DRAIN_DEADLINE_MAX_MS: u64 = 7 * 24 * 3600 * 1000;
 
 impl ControlService {
     pub(super) async fn nodes(
@@ -46,7 +48,11 @@ impl ControlService {
                 if node.spec.availability == Availability::Drain {
                     let now_ms = self.context.clock.now_ms();
                     shown.drain_waits = explain::drain(&view.state, node.id, now_ms);
+                    let left = shown.drain_waits.len().saturating_sub(DRAIN_WAITS_MAX);
                     shown.drain_waits.truncate(DRAIN_WAITS_MAX);
+                    if left > 0 {
+                        shown.drain_waits.push(format!("{left} more are left out"));
+                    }
                 }
                 Ok(shown)
             }
@@ -106,7 +112,8 @@ impl ControlService {
         request: pb::UpdateNodeRequest,
     ) -> Result<pb::UpdateNodeResponse, Failure> {
         let availability = request.availability.clone();
-        let (id, command) = self.node_command(request)?;
+        let view = self.context.read(false).await?;
+        let (id, command) = self.node_command(request, &view.state)?;
         let (index, reply) = self.context.propose(command).await?;
         tracing::info!(node_id = %id, availability, "node updated");
         let version = match reply {
@@ -120,6 +127,7 @@ impl ControlService {
     pub(super) fn node_command(
         &self,
         request: pb::UpdateNodeRequest,
+        state: &State,
     ) -> Result<(NodeId, Command), Failure> {
         let id: NodeId = request
             .id
@@ -127,17 +135,20 @@ impl ControlService {
             .map_err(|error| Failure::new(Code::InvalidField, format!("field `id`: {error}")))?;
         let availability = object::availability_from_str(&request.availability)?;
         let at_ms = self.context.clock.now_ms();
-        let deadline_at_ms =
-            request.drain_deadline_ms.map(|after_ms| at_ms.saturating_add(after_ms));
-        let mut drain = DrainPolicy { deadline_at_ms, force: request.drain_force };
-        // Whoever only relabels a draining node does not speak of its bounds.
-        let held = self.context.raft.view().state.node(id).map(|node| node.spec.clone());
-        if let Some(held) = held.filter(|held| held.availability == Availability::Drain)
-            && availability == Availability::Drain
-            && drain == DrainPolicy::default()
-        {
-            drain = held.drain;
+        if request.drain_deadline_ms.is_some_and(|after_ms| after_ms > DRAIN_DEADLINE_MAX_MS) {
+            let message = "field `drain_deadline`: at most 7 days, for example 10m";
+            return Err(Failure::new(Code::InvalidField, message));
         }
+        let held = state.node(id).filter(|node| node.spec.availability == Availability::Drain);
+        let silent = request.drain_deadline_ms.is_none() && request.drain_force.is_none();
+        let drain = match held {
+            // Whoever only relabels a draining node does not speak of its bounds.
+            Some(held) if silent && availability == Availability::Drain => held.spec.drain,
+            _ => DrainPolicy {
+                deadline_at_ms: request.drain_deadline_ms.map(|after_ms| at_ms + after_ms),
+                force: request.drain_force.unwrap_or(false),
+            },
+        };
         let spec = NodeSpec { availability, labels: request.labels, drain };
         let command = Command::UpdateNode { id, version: request.version, spec, at_ms };
         Ok((id, command))
