@@ -5,7 +5,8 @@
 //! cut off. Moments are of a clock that goes on while the machine sleeps (`CLOCK_BOOTTIME`).
 //!
 //! *On failure*: a restarted worker goes on from the moment on disk, which is at most a second
-//! older than the truth; one that finds none counts from its own start. A worker that does not run
+//! older than the truth; one that finds none counts from its own start, and one that cannot read it
+//! takes itself for cut off until a manager answers. A worker that does not run
 //! at all ends nothing: its containers go on without it.
 
 use std::collections::VecDeque;
@@ -132,11 +133,22 @@ impl Contact {
     }
 }
 
+/// What an earlier process of this boot wrote. What cannot be read counts as never heard: to end a
+/// task too early is better than to run it twice.
 fn kept(path: &Path) -> Option<u64> {
-    let bytes = durable::read(path).ok().flatten()?;
-    let kept: Kept = serde_json::from_slice(&bytes).ok()?;
-    // Of another boot nothing runs any more.
-    (kept.boot_id == boot_id()).then_some(kept.heard_ms)
+    let unreadable = |error: &(dyn std::error::Error + 'static)| {
+        tracing::warn!(file = %path.display(), error, "last contact with a manager is unreadable");
+        Some(0)
+    };
+    let bytes = match durable::read(path) {
+        Ok(bytes) => bytes?,
+        Err(error) => return unreadable(&error),
+    };
+    match serde_json::from_slice::<Kept>(&bytes) {
+        // Of another boot nothing runs any more.
+        Ok(kept) => (kept.boot_id == boot_id()).then_some(kept.heard_ms),
+        Err(error) => unreadable(&error),
+    }
 }
 
 /// When something was sent.
@@ -221,6 +233,9 @@ mod tests {
         // Of another boot it says nothing.
         let other = Kept { boot_id: "other".into(), heard_ms: 0 };
         std::fs::write(&path, serde_json::to_vec(&other).unwrap()).unwrap();
-        assert!(Contact::load(path).silence_ms() < 1000);
+        assert!(Contact::load(path.clone()).silence_ms() < 1000);
+        std::fs::write(&path, "{").unwrap();
+        let silence_ms = Contact::load(path).silence_ms();
+        assert!(silence_ms + 1000 > now_ms(), "unreadable: as if never heard");
     }
 }

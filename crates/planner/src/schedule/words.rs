@@ -146,11 +146,13 @@ pub(crate) fn cores(nanos: u64) -> String {
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
+/// Never more than there are: the text may be advice on what fits.
 pub(crate) fn bytes(bytes: u64) -> String {
     const KIB: u64 = 1024;
     match bytes {
         0 => "0 MiB".to_owned(),
-        1..1_048_576 => format!("{} KiB", bytes.div_ceil(KIB)),
+        1..KIB => format!("{bytes} B"),
+        KIB..1_048_576 => format!("{} KiB", bytes / KIB),
         _ => format!("{} MiB", bytes / KIB / KIB),
     }
 }

@@ -27,8 +27,15 @@ impl Plan {
                 readiness: readiness.clone(),
             };
         }
-        let image = labels.get(LABEL).and_then(|text| serde_json::from_str(text).ok());
-        Self { liveness: image.flatten(), ..Self::default() }
+        let read = |text: &String| match serde_json::from_str(text) {
+            Ok(probe) => probe,
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(text, error, "the image's health check is unreadable: not probed");
+                None
+            }
+        };
+        Self { liveness: labels.get(LABEL).and_then(read), ..Self::default() }
     }
 
     /// There is nothing to wait for: a task that started runs.

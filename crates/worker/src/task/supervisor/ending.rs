@@ -159,9 +159,12 @@ impl Supervisor {
     pub(super) async fn write_record(&self) {
         let (record, dir): (Record, _) = (self.record.clone(), self.node.data.task(self.task));
         let written = tokio::task::spawn_blocking(move || record.store(&dir)).await;
-        if let Ok(Err(error)) = written {
-            tracing::warn!(error = &error as &dyn std::error::Error, "a task's end is not on disk");
-        }
+        let error: &dyn std::error::Error = match &written {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error,
+            Err(error) => error,
+        };
+        tracing::warn!(error, "a task's record is not on disk");
     }
 
     pub(super) async fn remove(&mut self) {
