@@ -192,7 +192,7 @@ fn serve(
     stop: tokio_util::sync::CancellationToken,
 ) -> impl Future<Output = anyhow::Result<()>> + use<> {
     let incoming = serve_tls(listener, TlsServer::new(tls, cluster_identity::Protocol::Grpc));
-    let control = ControlServer::new(ControlService { context: context.clone() })
+    let control = ControlServer::new(ControlService::new(context.clone()))
         .max_decoding_message_size(REQUEST_BYTES_MAX);
     let dispatcher = DispatcherServer::new(DispatcherService { context: context.clone() })
         .max_decoding_message_size(REQUEST_BYTES_MAX);

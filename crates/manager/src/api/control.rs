@@ -8,12 +8,14 @@ mod service;
 mod watch;
 
 use std::pin::Pin;
+use std::sync::Arc;
 
 use cluster_model::{Command, State, Task};
 use cluster_pb::control::v1 as pb;
 use cluster_pb::control::v1::control_server::Control;
 use cluster_wire::{Code, Failure, object, spec};
 use futures::Stream;
+use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
 
 use super::lookup;
@@ -25,7 +27,15 @@ const PAGE_MAX: usize = 1000;
 const PAGE_BYTES: usize = 2 * 1024 * 1024;
 
 pub struct ControlService {
-    pub context: Context,
+    context: Context,
+    /// Forecasts that may be computed at once: each plans on a copy of the whole state.
+    forecasts: Arc<Semaphore>,
+}
+
+impl ControlService {
+    pub fn new(context: Context) -> Self {
+        Self { context, forecasts: Arc::new(Semaphore::new(1)) }
+    }
 }
 
 type Streamed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;

@@ -11,6 +11,7 @@ use cluster_wire::{Code, Failure, object};
 
 use super::ControlService;
 use crate::api::lookup;
+use crate::raft::View;
 
 /// Slots explained in one answer.
 const SLOTS_MAX: usize = 200;
@@ -21,31 +22,38 @@ impl ControlService {
         request: pb::ExplainRequest,
     ) -> Result<pb::ExplainResponse, Failure> {
         let view = self.context.read(request.stale).await?;
-        let state = &view.state;
         let now_ms = self.context.clock.now_ms();
-        let (service, only) = find(state, &request.object)?;
-        let mut tasks: Vec<&Task> = state.tasks_of_service(service.id).collect();
-        tasks.retain(|task| only.is_none_or(|slot| task.slot == slot));
-        let mut slots: Vec<Vec<&Task>> =
-            tasks.chunk_by(|a, b| a.slot == b.slot).map(<[&Task]>::to_vec).collect();
-        // What does not run is what is asked about.
-        slots.sort_by_key(|tasks| tasks.iter().any(|task| task.serves()));
-        let mut remarks = remarks(state, service, now_ms);
-        if slots.len() > SLOTS_MAX {
-            let more = slots.len() - SLOTS_MAX;
-            remarks.push(format!("{more} more slots are left out; those that run come last"));
-            slots.truncate(SLOTS_MAX);
-        }
-        slots.sort_by_key(|tasks| tasks.first().map(|task| task.slot));
-        Ok(pb::ExplainResponse {
-            service_id: service.id.to_string(),
-            service_name: service.spec.name.clone(),
-            slots: slots.into_iter().map(|tasks| slot(state, tasks, now_ms)).collect(),
-            events: service.events.iter().map(object::event).collect(),
-            remarks,
-            index: view.applied_index,
-        })
+        // Inspecting every node for each of many slots must not hold other requests up.
+        let explained =
+            tokio::task::spawn_blocking(move || explanation(&view, &request.object, now_ms));
+        explained.await.map_err(|_| Failure::new(Code::Stopping, "this manager is stopping"))?
     }
+}
+
+fn explanation(view: &View, object: &str, now_ms: u64) -> Result<pb::ExplainResponse, Failure> {
+    let state = &view.state;
+    let (service, only) = find(state, object)?;
+    let mut tasks: Vec<&Task> = state.tasks_of_service(service.id).collect();
+    tasks.retain(|task| only.is_none_or(|slot| task.slot == slot));
+    let mut slots: Vec<Vec<&Task>> =
+        tasks.chunk_by(|a, b| a.slot == b.slot).map(<[&Task]>::to_vec).collect();
+    // What does not run is what is asked about.
+    slots.sort_by_key(|tasks| tasks.iter().any(|task| task.serves()));
+    let mut remarks = remarks(state, service, now_ms);
+    if slots.len() > SLOTS_MAX {
+        let more = slots.len() - SLOTS_MAX;
+        remarks.push(format!("{more} more slots are left out; those that run come last"));
+        slots.truncate(SLOTS_MAX);
+    }
+    slots.sort_by_key(|tasks| tasks.first().map(|task| task.slot));
+    Ok(pb::ExplainResponse {
+        service_id: service.id.to_string(),
+        service_name: service.spec.name.clone(),
+        slots: slots.into_iter().map(|tasks| slot(state, tasks, now_ms)).collect(),
+        events: service.events.iter().map(object::event).collect(),
+        remarks,
+        index: view.applied_index,
+    })
 }
 
 /// A service, or the slot of a task.
