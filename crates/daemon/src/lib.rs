@@ -4,6 +4,7 @@
 //! Nothing here knows what a cluster is. The crate depends on none of ours.
 
 mod backoff;
+mod blocking;
 mod build;
 pub mod fsx;
 mod lock;
@@ -13,6 +14,7 @@ pub mod shutdown;
 pub mod telemetry;
 
 pub use backoff::Backoff;
+pub use blocking::blocking;
 pub use build::{BuildInfo, build_info};
 pub use lock::{DataDirLock, Error as LockError};
 pub use scope::{Failure, OnError, Outcome, Scope, Stuck};

@@ -14,6 +14,7 @@ mod certificate;
 mod context;
 mod file;
 mod identity;
+pub mod net;
 mod renewal;
 mod role;
 mod secret;

@@ -25,6 +25,7 @@ use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
 use crate::certificate::{self, Leaf};
 use crate::identity::{self, Identity};
+use crate::net::Net;
 
 /// How many peers a client remembers a session of.
 const RESUMABLE_PEERS: usize = 512;
@@ -74,11 +75,23 @@ impl Protocol {
 #[derive(Clone)]
 pub struct TlsIdentity {
     current: Arc<RwLock<Arc<Loaded>>>,
+    net: Net,
 }
 
 impl TlsIdentity {
     pub fn new(identity: Identity) -> Result<Self, Error> {
-        Ok(Self { current: Arc::new(RwLock::new(Arc::new(Loaded::new(identity)?))) })
+        let current = Arc::new(RwLock::new(Arc::new(Loaded::new(identity)?)));
+        Ok(Self { current, net: Net::default() })
+    }
+
+    /// Connections as this identity are made over `net`.
+    pub fn over(mut self, net: &Net) -> Self {
+        self.net = net.clone();
+        self
+    }
+
+    pub(crate) fn net(&self) -> &Net {
+        &self.net
     }
 
     /// Uses `identity` for every handshake from now on. It must be the same node's.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use cluster_identity::net::Net;
 use cluster_identity::{
     ChannelOptions, Identity, JoinToken, KeyAndCsr, Role, TlsClient, TlsIdentity, connect,
 };
@@ -21,7 +22,7 @@ const ATTEMPTS: u32 = 30;
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// Asks the managers in turn for a certificate and stores it.
-pub async fn certificate(cli: &Cli, name: &str) -> anyhow::Result<Identity> {
+pub async fn certificate(cli: &Cli, name: &str, net: &Net) -> anyhow::Result<Identity> {
     let text = cli.token.as_deref().unwrap_or_default();
     let token: JoinToken = text.parse().context("--token is not a join token")?;
     if token.role != Role::Manager {
@@ -32,7 +33,7 @@ pub async fn certificate(cli: &Cli, name: &str) -> anyhow::Result<Identity> {
     }
     let mut failures = Vec::new();
     for address in &cli.join {
-        match certificate_from(address, &token, name).await {
+        match certificate_from(address, &token, name, net).await {
             Ok(identity) => {
                 identity.store(&cli.data_dir).context("cannot store the certificate")?;
                 return Ok(identity);
@@ -47,8 +48,9 @@ async fn certificate_from(
     address: &str,
     token: &JoinToken,
     name: &str,
+    net: &Net,
 ) -> anyhow::Result<Identity> {
-    let client = TlsClient::pinned(token.ca_digest)?;
+    let client = TlsClient::pinned(token.ca_digest)?.through(net);
     let channel = connect(address, &client, &ChannelOptions::default()).await?;
     let key = KeyAndCsr::generate()?;
     let request = JoinRequest {

@@ -11,6 +11,7 @@ pub mod clock;
 pub mod context;
 pub mod dispatch;
 pub mod founding;
+pub mod host;
 pub mod join;
 pub mod leader;
 pub mod raft;

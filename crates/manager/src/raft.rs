@@ -12,7 +12,7 @@
 
 pub(crate) mod codec;
 mod config;
-pub(crate) mod disk;
+pub mod disk;
 mod error;
 #[cfg(test)]
 mod golden;
@@ -34,7 +34,7 @@ mod tests;
 mod types;
 
 pub use codec::CodecError;
-pub use config::{RaftConfig, Timing};
+pub use config::{RaftConfig, Threads, Timing};
 pub use error::StorageError;
 pub use leadership::Leadership;
 pub use log::LogSettings;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use cluster_daemon::{Backoff, DataDirLock, OnError, Scope, shutdown};
+use cluster_identity::net::Listener;
 use cluster_identity::{
     Ca, ChannelOptions, DEFAULT_VALIDITY, Identity, KeyAndCsr, Role, SecretPem, TlsClient,
     TlsIdentity, TlsServer, connect_lazy, now_unix, renew_at, serve_tls,
@@ -15,7 +16,6 @@ use cluster_pb::ca::v1::ca_server::CaServer;
 use cluster_pb::control::v1::control_server::ControlServer;
 use cluster_pb::dispatcher::v1::dispatcher_server::DispatcherServer;
 use cluster_pb::peer::v1::peer_server::PeerServer;
-use tokio::net::TcpListener;
 use tonic::transport::Server;
 
 use crate::access::AccessLayer;
@@ -29,6 +29,7 @@ use crate::context::Context;
 use crate::dispatch::publish::DispatcherService;
 use crate::dispatch::{Dispatch, reports, router};
 use crate::founding::{self, Founding};
+use crate::host::Host;
 use crate::raft::{RaftConfig, RaftNode};
 use crate::{join, leader};
 
@@ -45,65 +46,105 @@ const CONNECTION_WINDOW: u32 = 1024 * 1024;
 pub async fn run(cli: Cli) -> anyhow::Result<()> {
     cli.check().map_err(|problem| anyhow::anyhow!("{problem}"))?;
     let mut signals = shutdown::Signals::listen()?;
-    let name = name(&cli)?;
-    let lock = DataDirLock::acquire(&cli.data_dir)
-        .with_context(|| format!("cannot use {} (--data-dir)", cli.data_dir.display()))?;
-    // Before anything is founded or joined, so that a taken port leaves nothing half-done.
-    let listener = TcpListener::bind(cli.listen)
-        .await
-        .with_context(|| format!("cannot listen on {} (--listen)", cli.listen))?;
-    let (identity, founding) = who_am_i(&cli, &name).await?;
-    let tls = TlsIdentity::new(identity).context("cannot use the manager's certificate")?;
-    let raft = consensus(&cli, &tls).await?;
-    let (dispatch, report_queue) = Dispatch::new();
-    let context = Context {
-        node_id: raft.id(),
-        raft: raft.clone(),
-        clock: ClusterClock::start(),
-        identity: tls.clone(),
-        dispatch,
-    };
-    let scope = Arc::new(Scope::root("manager"));
-    scope.spawn("reports", OnError::Shutdown, {
-        let context = context.clone();
-        async move {
-            reports::run(context, report_queue).await;
-        }
-    });
-    scope.spawn("router", OnError::Shutdown, {
-        let context = context.clone();
-        async move {
-            router::run(context).await;
-        }
-    });
-    scope.spawn("server", OnError::Shutdown, serve(context.clone(), listener, &tls, scope.token()));
-    become_member(&cli, &name, &context, founding, &scope).await?;
-    scope.spawn("leadership", OnError::Shutdown, {
-        let (context, child) = (context.clone(), scope.child("roles"));
-        async move {
-            leader::run(context, child).await;
-        }
-    });
-    scope.spawn_restarting(
-        "renewal",
-        Backoff::new(Duration::from_secs(5), Duration::from_secs(3600)),
-        {
-            let (context, data_dir) = (context.clone(), cli.data_dir.clone());
-            move || renewal(context.clone(), data_dir.clone())
-        },
-    );
-    tracing::info!(node_id = %context.node_id, name, address = %cli.advertised(), "manager ready");
-    let result = tokio::select! {
-        signal = signals.recv() => { tracing::info!(?signal, "stopping"); Ok(()) }
-        failure = scope.failed() => Err(anyhow::anyhow!("{failure}")),
-        reason = raft.failed() => Err(anyhow::anyhow!("{reason}")),
-    };
-    if let Err(stuck) = scope.drain(DRAIN).await {
-        tracing::warn!(reason = %stuck, "some tasks were cut off");
+    let mut manager = Manager::start(cli, &Host::default()).await?;
+    manager.take_part().await?;
+    manager.until(signals.recv()).await
+}
+
+/// A manager that serves; whoever holds it decides when it ends.
+pub struct Manager {
+    cli: Cli,
+    name: String,
+    founding: Option<Founding>,
+    context: Context,
+    scope: Arc<Scope>,
+    _lock: DataDirLock,
+}
+
+impl Manager {
+    /// Finds out who it is, starts consensus and serves. It is no member of its group yet.
+    pub async fn start(cli: Cli, host: &Host) -> anyhow::Result<Self> {
+        let name = name(&cli)?;
+        let lock = DataDirLock::acquire(&cli.data_dir)
+            .with_context(|| format!("cannot use {} (--data-dir)", cli.data_dir.display()))?;
+        // Before anything is founded or joined, so that a taken port leaves nothing half-done.
+        let listener = host.net.listen(cli.listen);
+        let listener = listener
+            .await
+            .with_context(|| format!("cannot listen on {} (--listen)", cli.listen))?;
+        let (identity, founding) = who_am_i(&cli, &name, host).await?;
+        let tls = TlsIdentity::new(identity).context("cannot use the manager's certificate")?;
+        let tls = tls.over(&host.net);
+        let raft = consensus(&cli, &tls, host).await?;
+        let (dispatch, report_queue) = Dispatch::new();
+        let context = Context {
+            node_id: raft.id(),
+            raft,
+            clock: ClusterClock::start(),
+            identity: tls.clone(),
+            dispatch,
+        };
+        let scope = Arc::new(Scope::root("manager"));
+        scope.spawn("reports", OnError::Shutdown, {
+            let context = context.clone();
+            async move {
+                reports::run(context, report_queue).await;
+            }
+        });
+        scope.spawn("router", OnError::Shutdown, {
+            let context = context.clone();
+            async move {
+                router::run(context).await;
+            }
+        });
+        let serving = serve(context.clone(), listener, &tls, scope.token());
+        scope.spawn("server", OnError::Shutdown, serving);
+        Ok(Self { cli, name, founding, context, scope, _lock: lock })
     }
-    raft.shutdown().await;
-    drop(lock);
-    result
+
+    /// What its parts share.
+    pub fn context(&self) -> &Context {
+        &self.context
+    }
+
+    /// Makes it a member, if it is none yet, and lets it lead or follow.
+    pub async fn take_part(&mut self) -> anyhow::Result<()> {
+        let founding = self.founding.take();
+        let Self { cli, name, context, scope, .. } = &*self;
+        become_member(cli, name, context, founding, scope).await?;
+        scope.spawn("leadership", OnError::Shutdown, {
+            let (context, child) = (context.clone(), scope.child("roles"));
+            async move {
+                leader::run(context, child).await;
+            }
+        });
+        scope.spawn_restarting(
+            "renewal",
+            Backoff::new(Duration::from_secs(5), Duration::from_secs(3600)),
+            {
+                let (context, data_dir) = (context.clone(), cli.data_dir.clone());
+                move || renewal(context.clone(), data_dir.clone())
+            },
+        );
+        let (node_id, address) = (context.node_id, cli.advertised());
+        tracing::info!(%node_id, name, %address, "manager ready");
+        Ok(())
+    }
+
+    /// Runs until `stop` says so or it cannot go on, and ends in order.
+    pub async fn until(self, stop: impl Future<Output: std::fmt::Debug>) -> anyhow::Result<()> {
+        let raft = &self.context.raft;
+        let result = tokio::select! {
+            signal = stop => { tracing::info!(?signal, "stopping"); Ok(()) }
+            failure = self.scope.failed() => Err(anyhow::anyhow!("{failure}")),
+            reason = raft.failed() => Err(anyhow::anyhow!("{reason}")),
+        };
+        if let Err(stuck) = self.scope.drain(DRAIN).await {
+            tracing::warn!(reason = %stuck, "some tasks were cut off");
+        }
+        raft.shutdown().await;
+        result
+    }
 }
 
 fn name(cli: &Cli) -> anyhow::Result<String> {
@@ -120,7 +161,12 @@ fn name(cli: &Cli) -> anyhow::Result<String> {
 }
 
 /// The identity in the data folder, or a new one: founded or given for a token.
-async fn who_am_i(cli: &Cli, name: &str) -> anyhow::Result<(Identity, Option<Founding>)> {
+async fn who_am_i(
+    cli: &Cli,
+    name: &str,
+    host: &Host,
+) -> anyhow::Result<(Identity, Option<Founding>)> {
+    let has_state = || RaftNode::has_state(&*host.disk, &raft_dir(&cli.data_dir));
     if let Some(founding) = founding::pending(&cli.data_dir)? {
         let identity = founding::credentials(&cli.data_dir, &founding)?;
         return Ok((identity, Some(founding)));
@@ -136,7 +182,7 @@ async fn who_am_i(cli: &Cli, name: &str) -> anyhow::Result<(Identity, Option<Fou
             bail!("{} belongs to a {}, not to a manager", cli.data_dir.display(), identity.role);
         }
         // A crash while joining leaves a certificate alone, and joining goes on from there.
-        if cli.join.is_empty() && !RaftNode::has_state(&raft_dir(&cli.data_dir))? {
+        if cli.join.is_empty() && !has_state()? {
             bail!(
                 "{} holds a manager's certificate but no log: the folder is damaged; restore it, \
                  or join again with an empty one (--join, --token)",
@@ -145,7 +191,7 @@ async fn who_am_i(cli: &Cli, name: &str) -> anyhow::Result<(Identity, Option<Fou
         }
         return Ok((identity, None));
     }
-    if RaftNode::has_state(&raft_dir(&cli.data_dir))? {
+    if has_state()? {
         bail!(
             "{} holds a manager's log but no certificate: the folder is damaged; restore it, or \
              join again with an empty one",
@@ -164,7 +210,7 @@ async fn who_am_i(cli: &Cli, name: &str) -> anyhow::Result<(Identity, Option<Fou
             cli.data_dir.display()
         );
     }
-    Ok((join::certificate(cli, name).await?, None))
+    Ok((join::certificate(cli, name, &host.net).await?, None))
 }
 
 /// Log and snapshots, apart from the certificate.
@@ -172,7 +218,7 @@ fn raft_dir(data_dir: &Path) -> PathBuf {
     data_dir.join("raft")
 }
 
-async fn consensus(cli: &Cli, tls: &TlsIdentity) -> anyhow::Result<RaftNode> {
+async fn consensus(cli: &Cli, tls: &TlsIdentity, host: &Host) -> anyhow::Result<RaftNode> {
     let identity = tls.identity();
     let node_id = identity.node_id.parse().context("the certificate names no node id")?;
     let cluster_id = identity.cluster_id.parse().context("the certificate names no cluster id")?;
@@ -182,12 +228,14 @@ async fn consensus(cli: &Cli, tls: &TlsIdentity) -> anyhow::Result<RaftNode> {
     // Consensus notices a dead peer by its own timers; the ping only frees the connection.
     let options = ChannelOptions { connect_timeout: Duration::from_secs(1), ..Default::default() };
     let connector = move |address: &str| Ok(connect_lazy(address, &client, &options)?);
-    RaftNode::start(config, Arc::new(connector)).await.context("cannot start consensus")
+    RaftNode::start(host.adapted(config), Arc::new(connector))
+        .await
+        .context("cannot start consensus")
 }
 
 fn serve(
     context: Context,
-    listener: TcpListener,
+    listener: Listener,
     tls: &TlsIdentity,
     stop: tokio_util::sync::CancellationToken,
 ) -> impl Future<Output = anyhow::Result<()>> + use<> {

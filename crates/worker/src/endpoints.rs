@@ -164,7 +164,7 @@ fn load(path: &std::path::Path) -> Option<Endpoints> {
 }
 
 async fn save(path: PathBuf, endpoints: Arc<Endpoints>) {
-    let written = tokio::task::spawn_blocking(move || {
+    let written = cluster_daemon::blocking(move || {
         let bytes = serde_json::to_vec(&*endpoints).map_err(|error| error.to_string())?;
         durable::replace_unsynced(&path, &bytes).map_err(|error| crate::host::chain(&error))
     });

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use cluster_daemon::Backoff;
 use cluster_identity::{
     CaDigest, CertificateError, ChannelOptions, ConnectError, Identity, IdentityError, JoinToken,
-    KeyAndCsr, Role, TlsClient, TokenError, connect,
+    KeyAndCsr, Role, TlsClient, TokenError, connect, net::Net,
 };
 use cluster_pb::ca::v1::ca_client::CaClient;
 use cluster_pb::ca::v1::{JoinRequest, JoinResponse};
@@ -130,13 +130,14 @@ pub async fn join(
     token: &JoinToken,
     name: &str,
     patience: Duration,
+    net: &Net,
 ) -> Result<(Identity, Vec<String>), Error> {
     let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(3));
     let deadline = Instant::now() + patience;
     loop {
         let mut last = String::new();
         for address in addresses {
-            match try_join(address, token, name).await {
+            match try_join(address, token, name, net).await {
                 Err(Error::Connect { source, .. }) if may_pass(&source) => {
                     last = crate::host::chain(&source);
                 }
@@ -159,8 +160,10 @@ async fn try_join(
     address: &str,
     token: &JoinToken,
     name: &str,
+    net: &Net,
 ) -> Result<(Identity, Vec<String>), Error> {
     let tls = TlsClient::pinned(token.ca_digest).map_err(|error| Error::Tls(error.into()))?;
+    let tls = tls.through(net);
     let options = ChannelOptions { request_timeout: Some(CALL_TIMEOUT), ..Default::default() };
     let failed = |source| Error::Connect { address: address.into(), source };
     let channel = connect(address, &tls, &options).await.map_err(failed)?;

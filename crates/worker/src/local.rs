@@ -186,7 +186,7 @@ mod tests {
         let store = ImageStore::open(&data.images()).unwrap();
         let listening = Listening::open(&data, store).unwrap();
         let running = tokio::spawn(listening.run());
-        let asked = tokio::task::spawn_blocking({
+        let asked = cluster_daemon::blocking({
             let data = data.clone();
             move || (ask(&data, &Request::List), ask(&data, &Request::Load("/no/archive".into())))
         });

@@ -264,7 +264,7 @@ impl Agent {
         if table.tasks != self.table.tasks {
             let path = self.node.data.assignments();
             let written = table.clone();
-            tokio::task::spawn_blocking(move || store::save(&path, &written))
+            cluster_daemon::blocking(move || store::save(&path, &written))
                 .await
                 .map_err(|_| Ended::Interrupted)?
                 .map_err(Ended::Store)?;
@@ -293,7 +293,7 @@ impl Agent {
         let matters = || self.table.tasks.values().any(|task| task.stop_after_ms > 0);
         if self.node.contact.is_unkept() && matters() {
             let node = self.node.clone();
-            tokio::task::spawn_blocking(move || node.contact.keep());
+            tokio::spawn(cluster_daemon::blocking(move || node.contact.keep()));
         }
     }
 }

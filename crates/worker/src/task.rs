@@ -136,7 +136,7 @@ impl Tasks {
 
     async fn supervise(&mut self, task: TaskId, wanted: Wanted, found: Found) {
         let path = self.node.data.task(task);
-        let record = tokio::task::spawn_blocking(move || Record::load(&path)).await;
+        let record = cluster_daemon::blocking(move || Record::load(&path)).await;
         let record = record.unwrap_or_default();
         let (sender, receiver) = watch::channel(wanted);
         let supervisor = Supervisor::new(self.node.clone(), task, receiver, found, record);

@@ -49,7 +49,7 @@ pub async fn start(setup: Setup, scope: &Scope) -> Result<Arc<Node>, Error> {
     let node = Arc::new(node);
 
     let path = data.assignments();
-    let table = tokio::task::spawn_blocking(move || load(&path));
+    let table = cluster_daemon::blocking(move || load(&path));
     let table = table.await.map_err(|_| Error::Interrupted)?;
     let following = Arc::new(Following::default());
     scope.spawn("balancers", OnError::Shutdown, {

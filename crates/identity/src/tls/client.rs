@@ -13,16 +13,16 @@ use rustls::version::TLS13;
 use rustls::{CertificateError, ClientConfig};
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tonic::transport::{Channel, Endpoint, Uri};
 
 use crate::certificate::{CaDigest, Leaf};
+use crate::net::{Net, Socket};
 use crate::role::{Role, node_server_name, role_server_name};
 use crate::tls::connect_error::{ConnectError, find_connect_error};
 use crate::tls::pinned::{PinnedVerifier, SeenCa};
-use crate::tls::{Error, Protocol, TlsIdentity, is_address, provider, server};
+use crate::tls::{Error, Protocol, TlsIdentity, is_address, provider};
 
 /// Enough for the SETTINGS frame that an HTTP/2 server sends first.
 const FIRST_READ_BYTES: usize = 1024;
@@ -31,6 +31,7 @@ const FIRST_READ_BYTES: usize = 1024;
 #[derive(Clone, Debug)]
 pub struct TlsClient {
     trust: Trust,
+    net: Net,
 }
 
 #[derive(Clone, Debug)]
@@ -73,7 +74,10 @@ impl TlsClient {
             .with_no_client_auth();
         config.alpn_protocols = vec![Protocol::Grpc.alpn().to_vec()];
         config.resumption = Resumption::disabled();
-        Ok(Self { trust: Trust::Pinned { config: Arc::new(config), verifier } })
+        Ok(Self {
+            trust: Trust::Pinned { config: Arc::new(config), verifier },
+            net: Net::default(),
+        })
     }
 
     /// The CA that a [`TlsClient::pinned`] client met; `None` before it connected.
@@ -90,9 +94,15 @@ impl TlsClient {
         role: Role,
         node_id: Option<&str>,
     ) -> Self {
-        let identity = identity.clone();
+        let (identity, net) = (identity.clone(), identity.net().clone());
         let node_id = node_id.map(str::to_owned);
-        Self { trust: Trust::Member { identity, protocol, role, node_id } }
+        Self { trust: Trust::Member { identity, protocol, role, node_id }, net }
+    }
+
+    /// The same over another network.
+    pub fn through(mut self, net: &Net) -> Self {
+        self.net = net.clone();
+        self
     }
 
     /// Connects to `address` (`HOST:PORT`) within `timeout`, checks included.
@@ -113,12 +123,13 @@ impl TlsClient {
 
     async fn dial_unbounded(&self, address: &str) -> Result<ClientStream, ConnectError> {
         let plan = self.plan(address)?;
-        let tcp = TcpStream::connect(address).await.map_err(|source| {
+        let socket = self.net.connect(address).await.map_err(|source| {
             ConnectError::Unreachable { address: address.into(), source: Arc::new(source) }
         })?;
-        server::tune(&tcp);
+        socket.tune();
         let failed = |error| ConnectError::from_tls(address, &plan.expected, plan.pinned, error);
-        let tls = TlsConnector::from(plan.config).connect(plan.name, tcp).await.map_err(failed)?;
+        let tls =
+            TlsConnector::from(plan.config).connect(plan.name, socket).await.map_err(failed)?;
         check_peer(address, &tls, plan.role, plan.protocol, &plan.expected)?;
         let mut stream = ClientStream { tls, first: Vec::new(), taken: 0 };
         if plan.protocol == Protocol::Grpc {
@@ -178,7 +189,7 @@ struct Plan {
 /// What a full handshake checked, again: a resumed one trusts what was checked at its start.
 fn check_peer(
     address: &str,
-    tls: &TlsStream<TcpStream>,
+    tls: &TlsStream<Socket>,
     role: Role,
     protocol: Protocol,
     expected: &str,
@@ -207,7 +218,7 @@ fn check_peer(
 
 /// A connection to a verified peer.
 pub struct ClientStream {
-    tls: TlsStream<TcpStream>,
+    tls: TlsStream<Socket>,
     /// Read during [`TlsClient::dial`], not yet given to the reader.
     first: Vec<u8>,
     taken: usize,

@@ -10,9 +10,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinError, JoinHandle, JoinSet};
 use tokio_rustls::TlsAcceptor;
@@ -21,6 +19,7 @@ use tokio_stream::Stream;
 use tonic::transport::server::Connected;
 
 use crate::certificate::Leaf;
+use crate::net::{Listener, Socket};
 use crate::role::Role;
 use crate::tls::gate::LogGate;
 use crate::tls::{Protocol, TlsIdentity};
@@ -89,10 +88,15 @@ impl TlsServer {
     }
 
     /// The handshake on one accepted connection, within its time limit.
-    pub async fn accept(&self, tcp: TcpStream, addr: SocketAddr) -> Result<TlsConn, AcceptError> {
-        tune(&tcp);
+    pub async fn accept(
+        &self,
+        socket: impl Into<Socket>,
+        addr: SocketAddr,
+    ) -> Result<TlsConn, AcceptError> {
+        let socket = socket.into();
+        socket.tune();
         let acceptor = TlsAcceptor::from(self.identity.loaded().server(self.protocol));
-        let tls = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(tcp))
+        let tls = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(socket))
             .await
             .map_err(|_| AcceptError::Timeout)?
             .map_err(handshake_error)?;
@@ -152,20 +156,9 @@ fn handshake_error(error: io::Error) -> AcceptError {
     }
 }
 
-/// Small messages at once, and a dead peer noticed even on an idle connection. Best effort: a
-/// socket that refuses an option still works.
-pub(crate) fn tune(tcp: &TcpStream) {
-    let _ = tcp.set_nodelay(true);
-    let keepalive = TcpKeepalive::new()
-        .with_time(Duration::from_secs(10))
-        .with_interval(Duration::from_secs(5))
-        .with_retries(3);
-    let _ = SockRef::from(tcp).set_tcp_keepalive(&keepalive);
-}
-
 /// An accepted connection.
 pub struct TlsConn {
-    tls: TlsStream<TcpStream>,
+    tls: TlsStream<Socket>,
     info: PeerInfo,
 }
 
@@ -227,12 +220,12 @@ impl AsyncWrite for TlsConn {
 ///
 /// For `Server::serve_with_incoming` and `_shutdown`. The stream never yields an error: a failed
 /// accept or handshake is logged (rate bounded) and the next connection follows.
-pub fn serve_tls(listener: TcpListener, server: TlsServer) -> TlsIncoming {
-    serve_bounded(listener, server, MAX_HANDSHAKES)
+pub fn serve_tls(listener: impl Into<Listener>, server: TlsServer) -> TlsIncoming {
+    serve_bounded(listener.into(), server, MAX_HANDSHAKES)
 }
 
 pub(crate) fn serve_bounded(
-    listener: TcpListener,
+    listener: Listener,
     server: TlsServer,
     max_handshakes: usize,
 ) -> TlsIncoming {
@@ -282,14 +275,14 @@ struct Accepting {
 }
 
 impl Accepting {
-    async fn run(mut self, listener: TcpListener) {
+    async fn run(mut self, mut listener: Listener) {
         loop {
             let full = self.handshakes.len() >= self.max_handshakes;
             let evict_at = self.evict_at();
             tokio::select! {
                 Some(done) = self.handshakes.join_next() => self.note(done),
                 accepted = listener.accept(), if !full => match accepted {
-                    Ok((tcp, addr)) => self.start(tcp, addr),
+                    Ok((socket, addr)) => self.start(socket, addr),
                     Err(error) => {
                         if let Some(suppressed) = self.failed.pass(Instant::now()) {
                             tracing::warn!(%error, suppressed, "accepting a connection failed");
@@ -306,10 +299,10 @@ impl Accepting {
         }
     }
 
-    fn start(&mut self, tcp: TcpStream, addr: SocketAddr) {
+    fn start(&mut self, socket: Socket, addr: SocketAddr) {
         let (server, ready) = (self.server.clone(), self.ready.clone());
         let handshake = self.handshakes.spawn(async move {
-            let connection = server.accept(tcp, addr).await.map_err(|error| (addr, error))?;
+            let connection = server.accept(socket, addr).await.map_err(|error| (addr, error))?;
             // A closed receiver means that the server is going away, and this task with it.
             let _ = ready.send(connection).await;
             Ok(())

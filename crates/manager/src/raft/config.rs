@@ -1,11 +1,13 @@
 //! Settings of a manager's consensus.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use cluster_model::{ClusterId, NodeId};
 use openraft::SnapshotPolicy;
 
+use super::disk::{Disk, OsDisk};
 use super::log::LogSettings;
 
 /// What `RaftNode::start` needs to know.
@@ -27,6 +29,21 @@ pub struct RaftConfig {
     pub snapshot_every: u64,
     /// Entries kept behind a snapshot for followers that are a little late.
     pub keep_entries: u64,
+    /// Where log and snapshots are.
+    pub disk: Arc<dyn Disk>,
+    /// Who runs consensus.
+    pub threads: Threads,
+}
+
+/// On which threads consensus runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Threads {
+    /// On its own, so that nothing else can delay heartbeats, and with a thread that writes the
+    /// log.
+    Own,
+    /// On the caller's runtime, without any other thread: nothing but the program decides what
+    /// happens next, which simulations need.
+    Callers,
 }
 
 impl RaftConfig {
@@ -41,6 +58,8 @@ impl RaftConfig {
             log: LogSettings::default(),
             snapshot_every: 8_000,
             keep_entries: 4_000,
+            disk: Arc::new(OsDisk),
+            threads: Threads::Own,
         }
     }
 }

@@ -3,14 +3,15 @@
 //!
 //! No policy lives here: what must be synced before what is decided by the callers.
 
-#[cfg(test)]
-pub(crate) mod sim;
+#[cfg(any(test, feature = "testing"))]
+pub mod sim;
 
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// An open file, written and read at offsets.
 pub trait DiskFile: Send + Sync + 'static {
@@ -21,11 +22,11 @@ pub trait DiskFile: Send + Sync + 'static {
     /// Returns once everything written so far survives a loss of power.
     fn sync(&self) -> io::Result<()>;
     /// Length in bytes.
-    fn len(&self) -> io::Result<u64>;
+    fn size(&self) -> io::Result<u64>;
 }
 
 /// A folder tree.
-pub trait Disk: Send + Sync + 'static {
+pub trait Disk: std::fmt::Debug + Send + Sync + 'static {
     /// Creates `dir` and its parents.
     fn create_dir(&self, dir: &Path) -> io::Result<()>;
     /// Names in `dir`, sorted.
@@ -41,6 +42,11 @@ pub trait Disk: Send + Sync + 'static {
     fn remove(&self, path: &Path) -> io::Result<()>;
     /// Makes creations, renames and removals in `dir` survive a loss of power.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+    /// How long a batch waits before it is written, beside what the calls themselves take. A disk
+    /// that blocks its callers, as real ones do, answers zero.
+    fn latency(&self) -> Duration {
+        Duration::ZERO
+    }
 }
 
 /// The real file system.
@@ -62,7 +68,7 @@ impl DiskFile for OsFile {
         self.0.sync_data()
     }
 
-    fn len(&self) -> io::Result<u64> {
+    fn size(&self) -> io::Result<u64> {
         Ok(self.0.metadata()?.len())
     }
 }

@@ -15,6 +15,7 @@ use std::sync::mpsc;
 use cluster_model::{Command, State};
 
 use super::codec;
+use super::config::Threads;
 use super::disk::Disk;
 use super::disk::sim::SimDisk;
 use super::error::StorageError;
@@ -188,7 +189,7 @@ const OWNER: Owner = Owner { cluster_id: 7, node_id: 1 };
 
 fn open(disk: &SimDisk) -> Result<(Log, super::log::LogThread), StorageError> {
     let settings = LogSettings { segment_bytes: 2048, cache_bytes: 1024 };
-    Log::open(Arc::new(disk.clone()), Path::new("/raft/log"), OWNER, settings)
+    Log::open(Arc::new(disk.clone()), Path::new("/raft/log"), OWNER, settings, Threads::Own)
 }
 
 /// Runs one operation and waits for its fate.

@@ -21,7 +21,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use index::{Index, Place};
 use record::Record;
@@ -29,6 +29,7 @@ pub(crate) use record::{Ballot, EntryKind, LogEntry, Position};
 pub use segment::Owner;
 use segment::{Checkpoint, Segment};
 
+use super::config::Threads;
 use super::disk::Disk;
 use super::error::StorageError;
 use writer::{Op, Writer};
@@ -98,9 +99,11 @@ impl Shared {
 pub(crate) struct Log {
     shared: Arc<Shared>,
     ops: SyncSender<Op>,
+    /// Wakes a writer that has no thread of its own.
+    wake: Option<Arc<Notify>>,
 }
 
-/// Owns the writing thread; dropping it lets the thread finish what is queued.
+/// Owns the writing thread, if it has one; dropping it lets the thread finish what is queued.
 pub(crate) struct LogThread(Option<JoinHandle<()>>);
 
 impl LogThread {
@@ -120,6 +123,7 @@ impl Log {
         dir: &Path,
         owner: Owner,
         settings: LogSettings,
+        threads: Threads,
     ) -> Result<(Self, LogThread), StorageError> {
         disk.create_dir(dir).map_err(StorageError::io("make", dir))?;
         let mut index = Index::new();
@@ -129,11 +133,16 @@ impl Log {
             Arc::new(Shared { index: Mutex::new(index), failure: watch::Sender::new(None) });
         let (ops, queue): (_, Receiver<Op>) = sync_channel(QUEUE);
         let writer = Writer::new(folder, shared.clone(), active);
+        if threads == Threads::Callers {
+            let wake = Arc::new(Notify::new());
+            tokio::spawn(writer.run_here(queue, wake.clone()));
+            return Ok((Self { shared, ops, wake: Some(wake) }, LogThread(None)));
+        }
         let thread = std::thread::Builder::new()
             .name("raft-log".into())
             .spawn(move || writer.run(&queue))
             .map_err(StorageError::io("start the writer of", dir))?;
-        Ok((Self { shared, ops }, LogThread(Some(thread))))
+        Ok((Self { shared, ops, wake: None }, LogThread(Some(thread))))
     }
 
     /// Becomes the reason once the log has failed for good.
@@ -149,7 +158,15 @@ impl Log {
             self.shared
                 .stopped()
                 .unwrap_or(StorageError::Stopped { reason: "it was closed".into() })
-        })
+        })?;
+        self.wake();
+        Ok(())
+    }
+
+    fn wake(&self) {
+        if let Some(wake) = &self.wake {
+            wake.notify_one();
+        }
     }
 
     /// Appends entries, readable at once; `done` hears when they are durable.
@@ -254,6 +271,7 @@ impl Log {
     pub(crate) fn close(&self) {
         // A writer that failed has ended already.
         let _ = self.ops.send(Op::Close);
+        self.wake();
     }
 }
 

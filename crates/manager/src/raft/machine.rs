@@ -191,7 +191,7 @@ impl RaftStateMachine<Types> for Machine {
         snapshot: SnapshotFile,
     ) -> Result<(), io::Error> {
         let (store, covers) = (self.snapshots.clone(), meta.clone());
-        let read = tokio::task::spawn_blocking(move || {
+        let read = cluster_daemon::blocking(move || {
             let (_, state) = store.read(&snapshot)?;
             store.adopt(&covers, snapshot)?;
             Ok(state)
@@ -218,7 +218,7 @@ impl RaftSnapshotBuilder<Types> for Builder {
 
     async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
         let (state, meta, store) = (self.state.clone(), self.meta.clone(), self.snapshots.clone());
-        let write = tokio::task::spawn_blocking(move || {
+        let write = cluster_daemon::blocking(move || {
             let snapshot = store.write(&meta, &state)?;
             tracing::info!(
                 index = meta.last_log_id.map(|id| id.index),

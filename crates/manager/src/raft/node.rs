@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
+use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -15,12 +16,12 @@ use cluster_pb::raft::v1::raft_server::RaftServer;
 use nix::fcntl::{Flock, FlockArg};
 use openraft::async_runtime::WatchReceiver as _;
 use openraft::errors::{InitializeError, RaftError};
-use tokio::runtime::Runtime;
+use tokio::runtime::{Handle, Runtime};
 use tokio::sync::watch;
 use tonic::transport::Channel;
 
-use super::config::{RaftConfig, Timing};
-use super::disk::{Disk, OsDisk};
+use super::config::{RaftConfig, Threads, Timing};
+use super::disk::Disk;
 use super::error::StorageError;
 use super::leadership::{Leadership, leader_of, watch_over};
 use super::log::{self, Log, LogThread, Owner};
@@ -83,7 +84,8 @@ struct Inner {
 
 /// What ends with the node, in this order.
 struct Running {
-    runtime: Runtime,
+    /// `None`: the caller's.
+    runtime: Option<Runtime>,
     thread: LogThread,
     _lock: Flock<File>,
 }
@@ -91,7 +93,7 @@ struct Running {
 impl Drop for Inner {
     fn drop(&mut self) {
         let running = self.running.get_mut().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(Running { runtime, .. }) = running {
+        if let Some(Running { runtime: Some(runtime), .. }) = running {
             // Waiting would block whoever drops the last handle, maybe inside a runtime.
             runtime.shutdown_background();
         }
@@ -125,9 +127,9 @@ pub struct Status {
 
 impl RaftNode {
     /// Whether `dir` holds the log of a manager, so that starting continues it.
-    pub fn has_state(dir: &Path) -> Result<bool, StorageError> {
+    pub fn has_state(disk: &dyn Disk, dir: &Path) -> Result<bool, StorageError> {
         let dir = log::folder(dir);
-        match OsDisk.list(&dir) {
+        match disk.list(&dir) {
             Ok(names) => Ok(names.iter().any(|name| name.ends_with(".log"))),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
             Err(error) => Err(StorageError::io("list", &dir)(error)),
@@ -139,32 +141,31 @@ impl RaftNode {
         let lock = lock_folder(&config.dir)?;
         let settings = Arc::new(config.openraft().map_err(StartError::Config)?);
         let owner = Owner { cluster_id: config.cluster_id.0, node_id: config.node_id.0 };
-        let (dir, log_settings) = (config.dir.clone(), config.log);
+        let (dir, log_settings, threads) = (config.dir.clone(), config.log, config.threads);
+        let disk = config.disk.clone();
         let published = Published::new();
         let machine_published = published.clone();
-        let opening = tokio::task::spawn_blocking(move || {
-            let disk: Arc<dyn Disk> = Arc::new(OsDisk);
+        let opening = cluster_daemon::blocking(move || {
             let snapshots =
                 SnapshotStore::open(disk.clone(), &dir.join("snapshots"), owner.cluster_id)?;
             let machine = Machine::open(snapshots.clone(), machine_published)?;
-            let (log, thread) = Log::open(disk, &log::folder(&dir), owner, log_settings)?;
+            let (log, thread) = Log::open(disk, &log::folder(&dir), owner, log_settings, threads)?;
             Ok::<_, StorageError>((snapshots, machine, log, thread))
         });
         let (snapshots, machine, log, thread) =
             opening.await.map_err(|error| StartError::Consensus(error.to_string()))??;
 
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .thread_name("raft")
-            .enable_all()
-            .build()
-            .map_err(StartError::Runtime)?;
+        let runtime = match config.threads {
+            Threads::Own => Some(own_runtime().map_err(StartError::Runtime)?),
+            Threads::Callers => None,
+        };
+        let handle = runtime.as_ref().map_or_else(Handle::current, |own| own.handle().clone());
         let peers = Peers::new(connector);
         let network = Network { peers: peers.clone() };
         let store = LogStore(log.clone());
         let id = config.node_id.0;
         let starting =
-            runtime.spawn(async move { Raft::new(id, settings, network, store, machine).await });
+            handle.spawn(async move { Raft::new(id, settings, network, store, machine).await });
         let raft = match starting.await {
             Ok(Ok(raft)) => raft,
             failed => {
@@ -173,14 +174,16 @@ impl RaftNode {
                     Err(error) => error.to_string(),
                     Ok(Ok(_)) => String::new(),
                 };
-                runtime.shutdown_background();
+                if let Some(runtime) = runtime {
+                    runtime.shutdown_background();
+                }
                 return Err(StartError::Consensus(reason));
             }
         };
         let leadership = watch::Sender::new(Leadership::default());
         let fatal = watch::Sender::new(None);
         let failures = [log.failure(), published.failure.subscribe()];
-        runtime.spawn(watch_over(
+        handle.spawn(watch_over(
             raft.clone(),
             config.timing,
             leadership.clone(),
@@ -289,8 +292,10 @@ impl RaftNode {
         let running = self.inner.running.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(Running { runtime, thread, _lock: lock }) = running else { return };
         let log = self.inner.log.clone();
-        let ending = tokio::task::spawn_blocking(move || {
-            runtime.shutdown_timeout(Duration::from_secs(5));
+        let ending = cluster_daemon::blocking(move || {
+            if let Some(runtime) = runtime {
+                runtime.shutdown_timeout(Duration::from_secs(5));
+            }
             log.close();
             thread.join();
             drop(lock);
@@ -326,6 +331,14 @@ impl RaftNode {
             Failure::NotDone(format!("cannot reach the leader at {address}: {error}"))
         })
     }
+}
+
+fn own_runtime() -> io::Result<Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("raft")
+        .enable_all()
+        .build()
 }
 
 fn lock_folder(dir: &Path) -> Result<Flock<File>, StorageError> {

@@ -127,7 +127,7 @@ impl pb::raft_server::Raft for RaftService {
         if incoming.len() != header.length {
             return Err(Status::data_loss("the snapshot is shorter than announced"));
         }
-        let checked = tokio::task::spawn_blocking(move || incoming.finish()).await;
+        let checked = cluster_daemon::blocking(move || incoming.finish()).await;
         let snapshot = checked
             .map_err(|e| Status::internal(format!("checking the snapshot failed: {e}")))?
             .map_err(|e| Status::data_loss(e.chain()))?;

@@ -89,7 +89,7 @@ impl SnapshotStore {
         if let Some(name) = names.iter().rfind(|name| name.ends_with(".snap")) {
             let path = dir.join(name);
             let file = store.0.disk.open(&path).map_err(StorageError::io("open", &path))?;
-            let len = file.len().map_err(StorageError::io("read", &path))?;
+            let len = file.size().map_err(StorageError::io("read", &path))?;
             let file = SnapshotFile { path, file, len };
             let (meta, _) = store.read_header(&file)?;
             store.set_current(meta, file);

@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use cluster_daemon::shutdown::Signals;
 use cluster_daemon::{DataDirLock, OnError, Scope, build_info, telemetry};
+use cluster_identity::net::Net;
 use cluster_identity::{Identity, TlsIdentity};
 use cluster_image::{ImageStore, RegistryOptions};
 use cluster_model::validate;
@@ -149,7 +150,8 @@ async fn membership(args: &RunArgs, data: &DataDir) -> anyhow::Result<(Identity,
             };
             let name = name(args)?;
             let patience = Duration::from_secs(args.join_timeout);
-            let (identity, managers) = join::join(&args.join, &token, &name, patience).await?;
+            let (identity, managers) =
+                join::join(&args.join, &token, &name, patience, &Net::default()).await?;
             let mut joined = Member { name, boot: 0, managers: Vec::new() };
             joined.learn(managers);
             // The name first: an identity without one would be a member nobody can name.

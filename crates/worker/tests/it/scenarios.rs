@@ -1,6 +1,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use cluster_identity::net::Net;
 use cluster_identity::{Identity, Role};
 use cluster_pb::dispatcher::v1 as pb;
 use cluster_pb::dispatcher::v1::manager_message::Item as Says;
@@ -332,7 +333,8 @@ async fn a_token_gives_an_identity_and_a_wrong_one_a_clear_refusal() {
     let other = Manager::start().await;
     let addresses = [manager.address()];
     let token = join::token(&manager.token(Role::Worker)).unwrap();
-    let (identity, managers) = join::join(&addresses, &token, "w", SOON).await.unwrap();
+    let (identity, managers) =
+        join::join(&addresses, &token, "w", SOON, &Net::default()).await.unwrap();
     assert_eq!(identity.role, Role::Worker);
     assert_eq!(managers, addresses);
 
@@ -343,7 +345,7 @@ async fn a_token_gives_an_identity_and_a_wrong_one_a_clear_refusal() {
 
     // A token of another cluster: for joining, and beside a folder that belongs to this one.
     let foreign = join::token(&other.token(Role::Worker)).unwrap();
-    let error = join::join(&addresses, &foreign, "w", SOON).await.unwrap_err();
+    let error = join::join(&addresses, &foreign, "w", SOON, &Net::default()).await.unwrap_err();
     assert!(!error.is_unreachable());
     let text = format!("{:#}", anyhow::Error::new(error));
     assert!(text.contains("another cluster"), "{text}");
@@ -351,7 +353,7 @@ async fn a_token_gives_an_identity_and_a_wrong_one_a_clear_refusal() {
     assert!(matches!(error, join::Error::OtherCluster { .. }), "{error}");
     // A rotated one: right CA, wrong secret.
     let rotated = cluster_identity::JoinToken { secret: foreign.secret, ..token };
-    let error = join::join(&addresses, &rotated, "w", SOON).await.unwrap_err();
+    let error = join::join(&addresses, &rotated, "w", SOON, &Net::default()).await.unwrap_err();
     assert!(error.to_string().contains("rotated"), "{error}");
     let error = join::token(&manager.token(Role::Manager)).unwrap_err();
     assert!(error.to_string().contains("--role worker"), "{error}");

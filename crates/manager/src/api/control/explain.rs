@@ -25,7 +25,7 @@ impl ControlService {
         let now_ms = self.context.clock.now_ms();
         // Inspecting every node for each of many slots must not hold other requests up.
         let explained =
-            tokio::task::spawn_blocking(move || explanation(&view, &request.object, now_ms));
+            cluster_daemon::blocking(move || explanation(&view, &request.object, now_ms));
         explained.await.map_err(|_| Failure::new(Code::Stopping, "this manager is stopping"))?
     }
 }

@@ -40,7 +40,7 @@ impl ControlService {
         let turn = turn.await.map_err(|_| {
             Failure::new(Code::Busy, "other dry runs are being computed here; try again shortly")
         })?;
-        let planned = tokio::task::spawn_blocking(move || {
+        let planned = cluster_daemon::blocking(move || {
             let _turn = turn;
             let seen = forecast(&state, &command, now_ms, mint())?;
             Ok::<_, Failure>(encode(&state, &seen))

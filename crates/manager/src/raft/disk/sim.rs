@@ -1,15 +1,18 @@
-//! A disk in memory that loses what was not synced, tears what was being written, runs full and
-//! fails on demand.
+//! A disk in memory that loses what was not synced, tears what was being written, runs full, is
+//! slow and fails on demand.
+
+#![expect(clippy::unwrap_used, clippy::missing_panics_doc, reason = "a fixture of tests")]
 
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use super::{Disk, DiskFile};
 
 /// Sectors reach the disk whole or not at all.
-pub(crate) const SECTOR: usize = 512;
+pub const SECTOR: usize = 512;
 
 #[derive(Debug, Default)]
 struct Content {
@@ -26,11 +29,12 @@ struct Inner {
     syncs_left: Option<u64>,
     space_left: Option<u64>,
     syncs: u64,
+    latency: Duration,
 }
 
 /// What of the unsynced writes reaches the disk when the power goes.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Loss {
+pub enum Loss {
     /// Nothing.
     All,
     /// All but the first so many bytes, in the order they were written.
@@ -41,24 +45,36 @@ pub(crate) enum Loss {
 
 /// The disk; clones share it.
 #[derive(Debug, Default, Clone)]
-pub(crate) struct SimDisk(Arc<Mutex<Inner>>);
+pub struct SimDisk(Arc<Mutex<Inner>>);
 
 impl SimDisk {
     /// Lets so many syncs succeed, then fails every one.
-    pub(crate) fn fail_syncs_after(&self, count: u64) {
+    pub fn fail_syncs_after(&self, count: u64) {
         self.0.lock().unwrap().syncs_left = Some(count);
     }
 
+    /// Makes every batch wait so long before it is written.
+    pub fn slow_down(&self, latency: Duration) {
+        self.0.lock().unwrap().latency = latency;
+    }
+
     /// Leaves room for so many more bytes of new files.
-    pub(crate) fn limit_space(&self, bytes: u64) {
+    pub fn limit_space(&self, bytes: u64) {
         self.0.lock().unwrap().space_left = Some(bytes);
     }
 
-    pub(crate) fn syncs(&self) -> u64 {
+    /// New files have room again.
+    pub fn free_space(&self) {
+        self.0.lock().unwrap().space_left = None;
+    }
+
+    /// How often something was made durable.
+    pub fn syncs(&self) -> u64 {
         self.0.lock().unwrap().syncs
     }
 
-    pub(crate) fn unsynced_bytes(&self) -> usize {
+    /// Bytes that a loss of power would take.
+    pub fn unsynced_bytes(&self) -> usize {
         let inner = self.0.lock().unwrap();
         inner
             .names
@@ -68,7 +84,7 @@ impl SimDisk {
     }
 
     /// The disk as it is found after a loss of power; `self` is left as it was.
-    pub(crate) fn after_power_loss(&self, loss: Loss) -> Self {
+    pub fn after_power_loss(&self, loss: Loss) -> Self {
         let inner = self.0.lock().unwrap();
         let mut names = BTreeMap::new();
         let mut budget = match loss {
@@ -102,7 +118,7 @@ impl SimDisk {
     }
 
     /// Changes a file behind everyone's back.
-    pub(crate) fn tamper(&self, path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
+    pub fn tamper(&self, path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
         let inner = self.0.lock().unwrap();
         let mut file = inner.names[path].lock().unwrap();
         change(&mut file.now);
@@ -110,11 +126,13 @@ impl SimDisk {
         file.pending.clear();
     }
 
-    pub(crate) fn bytes(&self, path: &Path) -> Vec<u8> {
+    /// What a file holds.
+    pub fn bytes(&self, path: &Path) -> Vec<u8> {
         self.0.lock().unwrap().names[path].lock().unwrap().now.clone()
     }
 
-    pub(crate) fn paths(&self) -> Vec<PathBuf> {
+    /// All files.
+    pub fn paths(&self) -> Vec<PathBuf> {
         self.0.lock().unwrap().names.keys().cloned().collect()
     }
 }
@@ -176,12 +194,15 @@ impl DiskFile for SimFile {
             }
         }
         let mut content = self.content.lock().unwrap();
-        content.durable = content.now.clone();
-        content.pending.clear();
+        let Content { now, durable, pending } = &mut *content;
+        durable.resize(now.len(), 0);
+        for (offset, data) in pending.drain(..) {
+            put(durable, offset, &data);
+        }
         Ok(())
     }
 
-    fn len(&self) -> io::Result<u64> {
+    fn size(&self) -> io::Result<u64> {
         Ok(self.content.lock().unwrap().now.len() as u64)
     }
 }
@@ -232,6 +253,10 @@ impl Disk for SimDisk {
         let mut inner = self.0.lock().unwrap();
         inner.names.remove(path).ok_or(io::ErrorKind::NotFound)?;
         Ok(())
+    }
+
+    fn latency(&self) -> Duration {
+        self.0.lock().unwrap().latency
     }
 
     fn sync_dir(&self, _dir: &Path) -> io::Result<()> {

@@ -127,7 +127,7 @@ impl Segment {
     ) -> Result<(Self, Checkpoint, Stop), StorageError> {
         let path = path_of(dir, number);
         let file = disk.open(&path).map_err(StorageError::io("open", &path))?;
-        let len = file.len().map_err(StorageError::io("read", &path))?;
+        let len = file.size().map_err(StorageError::io("read", &path))?;
         let mut bytes = vec![0; usize::try_from(len).unwrap_or(usize::MAX)];
         file.read_at(&mut bytes, 0).map_err(StorageError::io("read", &path))?;
         let (capacity, checkpoint) = check_header(&path, &bytes, owner, number)?;

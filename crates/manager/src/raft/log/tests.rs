@@ -4,6 +4,7 @@ use std::sync::mpsc;
 use bytes::Bytes;
 
 use super::*;
+use crate::raft::config::Threads;
 use crate::raft::disk::sim::{Loss, SimDisk};
 
 const OWNER: Owner = Owner { cluster_id: 7, node_id: 1 };
@@ -17,7 +18,7 @@ fn dir() -> &'static Path {
 }
 
 fn open(disk: &SimDisk) -> Result<(Log, LogThread), StorageError> {
-    Log::open(Arc::new(disk.clone()), dir(), OWNER, small())
+    Log::open(Arc::new(disk.clone()), dir(), OWNER, small(), Threads::Own)
 }
 
 fn entry(index: u64, size: usize) -> LogEntry {
@@ -281,7 +282,8 @@ fn other_folders_are_refused_by_name() {
     let (log, thread) = open(&disk).unwrap();
     append(&log, vec![entry(0, 10)]);
     close(log, thread);
-    let try_open = |owner| Log::open(Arc::new(disk.clone()), dir(), owner, small()).map(|_| ());
+    let try_open =
+        |owner| Log::open(Arc::new(disk.clone()), dir(), owner, small(), Threads::Own).map(|_| ());
     let foreign = try_open(Owner { cluster_id: 8, ..OWNER });
     assert!(
         matches!(foreign, Err(StorageError::OtherCluster { found: 7, expected: 8, .. })),

@@ -4,6 +4,8 @@
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 
+use tokio::sync::Notify;
+
 use super::record::{LogEntry, Position, Record, SEAL_SIZE, entry_size};
 use super::segment::{self, Segment};
 use super::{Done, Folder, Shared};
@@ -84,24 +86,54 @@ impl Writer {
         let mut closing = false;
         while !closing {
             let Ok(first) = queue.recv() else { break };
-            let mut size = first.size();
-            let mut batch = vec![first];
-            while size < BATCH_BYTES && batch.len() < BATCH_OPS {
-                let Ok(op) = queue.try_recv() else { break };
-                size += op.size();
-                batch.push(op);
-            }
-            closing = batch.iter().any(|op| matches!(op, Op::Close));
-            let mut waiting = Vec::new();
-            let result = self.write_batch(batch, &mut waiting);
-            if let Err(error) = result {
-                self.fail(&error, waiting, queue);
-                return;
-            }
-            for done in waiting {
-                done(Ok(()));
+            match self.write(first, queue) {
+                Some(last) => closing = last,
+                None => return,
             }
         }
+        self.end();
+    }
+
+    /// As `run`, for a task among others: `wake` says that something is queued.
+    pub(super) async fn run_here(mut self, queue: Receiver<Op>, wake: Arc<Notify>) {
+        let mut closing = false;
+        while !closing {
+            wake.notified().await;
+            tokio::time::sleep(self.folder.disk.latency()).await;
+            while let Ok(first) = queue.try_recv() {
+                match self.write(first, &queue) {
+                    Some(last) => closing = last,
+                    None => return,
+                }
+            }
+        }
+        self.end();
+    }
+
+    /// Writes one operation and what waits behind it. `Some(true)` after the last one, `None` when
+    /// the log has failed.
+    fn write(&mut self, first: Op, queue: &Receiver<Op>) -> Option<bool> {
+        let mut size = first.size();
+        let mut batch = vec![first];
+        while size < BATCH_BYTES && batch.len() < BATCH_OPS {
+            let Ok(op) = queue.try_recv() else { break };
+            size += op.size();
+            batch.push(op);
+        }
+        let closing = batch.iter().any(|op| matches!(op, Op::Close));
+        let mut waiting = Vec::new();
+        let result = self.write_batch(batch, &mut waiting);
+        if let Err(error) = result {
+            self.fail(&error, waiting, queue);
+            return None;
+        }
+        for done in waiting {
+            done(Ok(()));
+        }
+        Some(closing)
+    }
+
+    fn end(mut self) {
         if let Err(error) = self.sync() {
             tracing::warn!(error = %error.chain(), "cannot sync the log while closing it");
         }

@@ -258,8 +258,8 @@ async fn leadership_can_be_handed_over() {
 async fn a_folder_serves_one_manager_of_one_cluster() {
     let mut group = Group::start(1, as_is).await;
     let config = group.managers[0].config.clone();
-    assert!(RaftNode::has_state(&config.dir).unwrap());
-    assert!(!RaftNode::has_state(&group.dir.path().join("nothing")).unwrap());
+    assert!(RaftNode::has_state(&*config.disk, &config.dir).unwrap());
+    assert!(!RaftNode::has_state(&*config.disk, &group.dir.path().join("nothing")).unwrap());
     let second = RaftNode::start(config.clone(), connector()).await.map(|_| ());
     assert!(matches!(second, Err(StartError::Storage(StorageError::InUse { .. }))), "{second:?}");
     group.managers[0].kill().await;

@@ -6,6 +6,7 @@ use openraft::StorageError;
 use openraft::testing::log::{StoreBuilder, Suite};
 use tempfile::TempDir;
 
+use crate::raft::config::Threads;
 use crate::raft::disk::{Disk, OsDisk};
 use crate::raft::log::{Log, LogSettings, Owner};
 use crate::raft::machine::{Machine, Published};
@@ -24,7 +25,8 @@ impl StoreBuilder<Types, LogStore, Machine, TempDir> for OnDisk {
         let machine = Machine::open(snapshots, Published::new()).unwrap();
         let owner = Owner { cluster_id: 1, node_id: 1 };
         let settings = LogSettings { segment_bytes: 8192, cache_bytes: 2048 };
-        let (log, _thread) = Log::open(disk, &dir.path().join("log"), owner, settings).unwrap();
+        let (log, _thread) =
+            Log::open(disk, &dir.path().join("log"), owner, settings, Threads::Own).unwrap();
         Ok((dir, LogStore(log), machine))
     }
 }

@@ -158,7 +158,7 @@ impl Supervisor {
 
     pub(super) async fn write_record(&self) {
         let (record, dir): (Record, _) = (self.record.clone(), self.node.data.task(self.task));
-        let written = tokio::task::spawn_blocking(move || record.store(&dir)).await;
+        let written = cluster_daemon::blocking(move || record.store(&dir)).await;
         let error: &dyn std::error::Error = match &written {
             Ok(Ok(())) => return,
             Ok(Err(error)) => error,
@@ -194,7 +194,7 @@ impl Supervisor {
 
     pub(super) async fn forget(&mut self) {
         let dir = self.node.data.task(self.task);
-        let removed = tokio::task::spawn_blocking(move || std::fs::remove_dir_all(dir)).await;
+        let removed = cluster_daemon::blocking(move || std::fs::remove_dir_all(dir)).await;
         match removed {
             Ok(Err(error)) if error.kind() != std::io::ErrorKind::NotFound => {
                 tracing::warn!(%error, "a task's files stay behind");

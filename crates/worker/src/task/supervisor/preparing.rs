@@ -106,7 +106,7 @@ impl Supervisor {
         let _place = node.starting.acquire().await;
         self.record.created = true;
         let (record, dir) = (self.record.clone(), node.data.task(self.task));
-        let built = tokio::task::spawn_blocking({
+        let built = cluster_daemon::blocking({
             let node = node.clone();
             move || {
                 record.store(&dir)?;

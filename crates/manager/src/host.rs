@@ -1,0 +1,36 @@
+//! What a manager takes from its machine, so that a simulation can give it another one.
+
+use std::sync::Arc;
+
+use cluster_identity::net::Net;
+
+use crate::raft::RaftConfig;
+use crate::raft::disk::{Disk, OsDisk};
+
+/// Changes the settings of consensus before it starts.
+pub type Adapt = Arc<dyn Fn(&mut RaftConfig) + Send + Sync>;
+
+/// The machine under a manager. The default is the real one.
+#[derive(Clone)]
+pub struct Host {
+    pub net: Net,
+    /// Where the log and the snapshots are.
+    pub disk: Arc<dyn Disk>,
+    pub adapt: Option<Adapt>,
+}
+
+impl Default for Host {
+    fn default() -> Self {
+        Self { net: Net::default(), disk: Arc::new(OsDisk), adapt: None }
+    }
+}
+
+impl Host {
+    pub(crate) fn adapted(&self, mut config: RaftConfig) -> RaftConfig {
+        config.disk = self.disk.clone();
+        if let Some(adapt) = &self.adapt {
+            adapt(&mut config);
+        }
+        config
+    }
+}
