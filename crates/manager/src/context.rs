@@ -55,6 +55,7 @@ fn failure_of(error: ProposeError) -> Failure {
         ProposeError::Refused(refusal) => return refusal.into(),
         ProposeError::Unknown { .. } => Code::UnknownOutcome,
         ProposeError::NotCommitted { .. } => Code::NoLeader,
+        ProposeError::NotUnderstood { .. } => Code::NotUnderstood,
         ProposeError::TooLarge { .. } => Code::TooLarge,
         ProposeError::Encode(_) => Code::Internal,
     };

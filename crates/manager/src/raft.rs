@@ -2,7 +2,7 @@
 //! handle through which the rest of the manager proposes commands and reads the state.
 //!
 //! Reading order: `node` (the handle), `propose`, `read` and `members` (what it does), `recent`
-//! (what became of a command), `leadership` (who leads), `machine` (apply and views), `network` and
+//! (what became of a command), `understood` (which commands all managers know), `leadership` (who leads), `machine` (apply and views), `network` and
 //! `service` (client and server of the protocol), `storage` and `log` (durability), `snapshot`,
 //! `disk` (files), `types` (openraft's generics; nothing outside this folder names them).
 //!
@@ -14,6 +14,8 @@ pub(crate) mod codec;
 mod config;
 pub mod disk;
 mod error;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 #[cfg(test)]
 mod golden;
 mod leadership;
@@ -32,6 +34,7 @@ mod storage;
 #[cfg(test)]
 mod tests;
 mod types;
+mod understood;
 
 pub use codec::CodecError;
 pub use config::{RaftConfig, Threads, Timing};

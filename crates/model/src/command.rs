@@ -4,6 +4,8 @@
 //! spends a few bytes a task. Times are cluster time in milliseconds since 1970, chosen by the
 //! proposer; ids are minted by the proposer.
 
+mod sets;
+
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -15,6 +17,8 @@ use crate::service::{JobOutcome, Rollout};
 use crate::spec::{ServiceSpec, Strategy};
 use crate::task::{Desired, Observed, Reason};
 use crate::validate::Invalid;
+
+pub use sets::{COMMANDS, OLDEST_COMMANDS};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Command {

@@ -64,6 +64,7 @@ codes! {
     UnknownOutcome = "E0302", DeadlineExceeded, false, "the change may or may not have happened; look before repeating it";
     Stopping = "E0303", Unavailable, true, "this manager is stopping; ask another";
     Busy = "E0304", ResourceExhausted, true, "the manager has too much to do; try again shortly";
+    NotUnderstood = "E0310", FailedPrecondition, false, "finish the upgrade of all managers first (docs/upgrades.md), or remove the one that is gone";
 }
 
 /// A failure ready to be sent.

@@ -1,11 +1,14 @@
 //! How values of ours become bytes that outlive a release: a leading format version, then
 //! postcard.
 //!
-//! Used for commands in the log, for snapshots and for the envelopes between managers.
+//! Used for commands in the log, for snapshots and for the envelopes between managers. The version
+//! of a command is the set it belongs to, see `cluster_model::command`.
 
 use std::io;
 
 use bytes::Bytes;
+use cluster_model::Command;
+use cluster_model::command::OLDEST_COMMANDS;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -45,6 +48,28 @@ pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError>
         Some((&VERSION, body)) => postcard::from_bytes(body).map_err(CodecError::Malformed),
         Some((&version, _)) => Err(CodecError::Newer(version)),
     }
+}
+
+/// A command, its set first.
+pub(crate) fn encode_command(command: &Command) -> Result<Bytes, CodecError> {
+    let bytes = postcard::to_extend(command, vec![command.set()]);
+    Ok(bytes.map_err(CodecError::Unencodable)?.into())
+}
+
+/// Reads a command of any set up to `known`. One that a newer release opened is `Newer`.
+pub(crate) fn decode_command(bytes: &[u8], known: u8) -> Result<Command, CodecError> {
+    match bytes.split_first() {
+        None => Err(CodecError::Empty),
+        Some((set, body)) if (OLDEST_COMMANDS..=known).contains(set) => {
+            postcard::from_bytes(body).map_err(CodecError::Malformed)
+        }
+        Some((&set, _)) => Err(CodecError::Newer(set)),
+    }
+}
+
+/// The set of an encoded command.
+pub(crate) fn set_of(bytes: &[u8]) -> u8 {
+    bytes.first().copied().unwrap_or_default()
 }
 
 /// As `encode`, into a stream.

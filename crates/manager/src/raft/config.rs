@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cluster_model::command::COMMANDS;
 use cluster_model::{ClusterId, NodeId};
 use openraft::SnapshotPolicy;
 
@@ -33,6 +34,8 @@ pub struct RaftConfig {
     pub disk: Arc<dyn Disk>,
     /// Who runs consensus.
     pub threads: Threads,
+    /// The newest set of commands that is understood; smaller than the program's only in tests.
+    pub(crate) commands: u8,
 }
 
 /// On which threads consensus runs.
@@ -60,6 +63,7 @@ impl RaftConfig {
             keep_entries: 4_000,
             disk: Arc::new(OsDisk),
             threads: Threads::Own,
+            commands: COMMANDS,
         }
     }
 }

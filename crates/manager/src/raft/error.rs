@@ -60,6 +60,20 @@ pub enum StorageError {
         /// The newest format version this program reads.
         known: u32,
     },
+    /// A newer release proposed this command.
+    #[error(
+        "the command at log index {index} is from a newer version (command set {found}, this \
+         program knows up to {known}); start the newer program on this manager, the others go on \
+         meanwhile"
+    )]
+    NewerCommand {
+        /// Where in the log it is.
+        index: u64,
+        /// The set it belongs to.
+        found: u8,
+        /// The newest set this program understands.
+        known: u8,
+    },
     /// The file was written by a member of another cluster.
     #[error(
         "{} belongs to another cluster ({}, expected {}); use the data folder of this cluster",

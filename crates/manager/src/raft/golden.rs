@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc;
 
-use cluster_model::{Command, State};
+use cluster_model::State;
+use cluster_model::command::COMMANDS;
 
 use super::codec;
 use super::config::Threads;
@@ -77,14 +78,19 @@ fn commands_read_and_write_as_ever() {
     let samples = samples::commands();
     let now: Vec<_> = samples
         .iter()
-        .map(|(name, command)| (name.clone(), codec::encode(command).unwrap().to_vec()))
+        .map(|(name, command)| (name.clone(), codec::encode_command(command).unwrap().to_vec()))
         .collect();
     let frozen = frozen("commands.hex", &now);
     for (name, command) in &samples {
         let bytes = &frozen[name];
-        let read: Command = codec::decode(bytes).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let read = codec::decode_command(bytes, COMMANDS)
+            .unwrap_or_else(|error| panic!("{name}: {error}"));
         assert_eq!(read, *command, "{name} reads as something else");
-        assert_eq!(hex(&codec::encode(&read).unwrap()), hex(bytes), "{name} is written otherwise");
+        assert_eq!(
+            hex(&codec::encode_command(&read).unwrap()),
+            hex(bytes),
+            "{name} is written otherwise"
+        );
     }
 }
 

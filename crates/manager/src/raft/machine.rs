@@ -15,7 +15,7 @@ use openraft::storage::{ApplyResponder, EntryResponder, RaftSnapshotBuilder, Raf
 use openraft::{EntryPayload, OptionalSend};
 use tokio::sync::watch;
 
-use super::codec;
+use super::codec::{self, CodecError};
 use super::error::StorageError;
 use super::recent::Recent;
 use super::snapshot::{SnapshotFile, SnapshotStore};
@@ -63,6 +63,8 @@ pub(crate) struct Machine {
     membership: StoredMembership,
     snapshots: SnapshotStore,
     published: Published,
+    /// The newest set of commands that is understood.
+    commands: u8,
 }
 
 impl Machine {
@@ -70,6 +72,7 @@ impl Machine {
     pub(crate) fn open(
         snapshots: SnapshotStore,
         published: Published,
+        commands: u8,
     ) -> Result<Self, StorageError> {
         let mut machine = Self {
             state: State::default(),
@@ -77,6 +80,7 @@ impl Machine {
             membership: StoredMembership::default(),
             snapshots,
             published,
+            commands,
         };
         if let Some((_, file)) = machine.snapshots.current() {
             let (meta, state) = machine.snapshots.read(&file)?;
@@ -104,8 +108,7 @@ impl Machine {
     }
 
     fn apply_command(&mut self, index: u64, proposal: &Proposal) -> Result<Response, StorageError> {
-        let command: Command = codec::decode(&proposal.0)
-            .map_err(|source| StorageError::Payload { what: "the command", index, source })?;
+        let command = self.decode(index, proposal)?;
         // An invariant that breaks inside apply must stop this manager, not poison it.
         let outcome = catch_unwind(AssertUnwindSafe(|| {
             cluster_model::apply(&mut self.state, index, &command)
@@ -120,6 +123,17 @@ impl Machine {
                 reason: format!("applying the command at log index {index} panicked"),
             }),
         }
+    }
+
+    /// To skip a command that this program does not know would make another state than the others
+    /// have.
+    fn decode(&self, index: u64, proposal: &Proposal) -> Result<Command, StorageError> {
+        codec::decode_command(&proposal.0, self.commands).map_err(|source| match source {
+            CodecError::Newer(found) if found > self.commands => {
+                StorageError::NewerCommand { index, found, known: self.commands }
+            }
+            source => StorageError::Payload { what: "the command", index, source },
+        })
     }
 
     fn stop(&self, error: StorageError) -> io::Error {

@@ -54,7 +54,7 @@ impl From<Failure> for MembersError {
     fn from(failure: Failure) -> Self {
         match failure {
             Failure::NotLeader(_) => Self::NotDone { reason: "no manager leads".into() },
-            Failure::NotDone(reason) => Self::NotDone { reason },
+            Failure::NotDone(reason) | Failure::NotUnderstood(reason) => Self::NotDone { reason },
             Failure::Unknown(reason) => Self::Unknown { reason },
         }
     }
@@ -155,6 +155,12 @@ impl RaftNode {
             return Ok(self.view().applied_index);
         }
         self.teach(id, address).await?;
+        if let Err(reason) = self.check_newcomer(id) {
+            // It stays no member, not even one that only listens.
+            let forget = ChangeMembers::RemoveNodes(BTreeSet::from([id.0]));
+            let _ = self.change(forget, self.timing().majority).await;
+            return Err(Failure::NotDone(reason));
+        }
         self.change(ChangeMembers::AddVoterIds(BTreeSet::from([id.0])), self.timing().propose).await
     }
 

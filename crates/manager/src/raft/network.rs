@@ -27,6 +27,7 @@ use super::codec;
 use super::peers::{Lane, Peers};
 use super::snapshot::SnapshotFile;
 use super::types::{Node, Snapshot, StreamAppendResult, Types, Vote};
+use super::understood::Understood;
 
 /// A stream must open, and an append be answered, within this; otherwise the connection is dead.
 const STALL: Duration = Duration::from_secs(3);
@@ -38,13 +39,16 @@ type RpcError = RPCError<Types>;
 /// Makes the clients that openraft asks for.
 pub(crate) struct Network {
     pub(crate) peers: Peers,
+    /// Hears what the others say of themselves.
+    pub(crate) understood: Understood,
 }
 
 impl RaftNetworkFactory<Types> for Network {
     type Network = Peer;
 
     async fn new_client(&mut self, target: u64, node: &Node) -> Peer {
-        Peer { peers: self.peers.clone(), to: target, address: node.addr.clone(), lane: Lane::Bulk }
+        let (peers, understood) = (self.peers.clone(), self.understood.clone());
+        Peer { peers, understood, to: target, address: node.addr.clone(), lane: Lane::Bulk }
     }
 
     async fn new_heartbeat_client(&mut self, target: u64, node: &Node) -> Peer {
@@ -55,6 +59,7 @@ impl RaftNetworkFactory<Types> for Network {
 /// One manager as seen from this one.
 pub(crate) struct Peer {
     peers: Peers,
+    understood: Understood,
     to: u64,
     address: String,
     lane: Lane,
@@ -229,6 +234,7 @@ impl<'a> Answers<'a> {
             match tokio::time::timeout(STALL, self.answers.message()).await {
                 Ok(Ok(Some(answer))) => {
                     self.received += 1;
+                    self.peer.understood.hear(self.peer.to, answer.commands);
                     if let Some(watched) = self.watched.take() {
                         watched.answered();
                     }

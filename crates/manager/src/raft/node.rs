@@ -35,6 +35,7 @@ use super::service::RaftService;
 use super::snapshot::SnapshotStore;
 use super::storage::LogStore;
 use super::types::{Node, Raft};
+use super::understood::Understood;
 
 /// Why consensus did not start.
 #[derive(Debug, thiserror::Error)]
@@ -74,6 +75,7 @@ struct Inner {
     config: RaftConfig,
     raft: Raft,
     peers: Peers,
+    understood: Understood,
     published: Published,
     snapshots: SnapshotStore,
     leadership: watch::Sender<Leadership>,
@@ -142,13 +144,13 @@ impl RaftNode {
         let settings = Arc::new(config.openraft().map_err(StartError::Config)?);
         let owner = Owner { cluster_id: config.cluster_id.0, node_id: config.node_id.0 };
         let (dir, log_settings, threads) = (config.dir.clone(), config.log, config.threads);
-        let disk = config.disk.clone();
+        let (disk, commands) = (config.disk.clone(), config.commands);
         let published = Published::new();
         let machine_published = published.clone();
         let opening = cluster_daemon::blocking(move || {
             let snapshots =
                 SnapshotStore::open(disk.clone(), &dir.join("snapshots"), owner.cluster_id)?;
-            let machine = Machine::open(snapshots.clone(), machine_published)?;
+            let machine = Machine::open(snapshots.clone(), machine_published, commands)?;
             let (log, thread) = Log::open(disk, &log::folder(&dir), owner, log_settings, threads)?;
             Ok::<_, StorageError>((snapshots, machine, log, thread))
         });
@@ -161,7 +163,8 @@ impl RaftNode {
         };
         let handle = runtime.as_ref().map_or_else(Handle::current, |own| own.handle().clone());
         let peers = Peers::new(connector);
-        let network = Network { peers: peers.clone() };
+        let understood = Understood::new(commands);
+        let network = Network { peers: peers.clone(), understood: understood.clone() };
         let store = LogStore(log.clone());
         let id = config.node_id.0;
         let starting =
@@ -191,8 +194,18 @@ impl RaftNode {
             failures,
         ));
         let running = Mutex::new(Some(Running { runtime, thread, _lock: lock }));
-        let inner =
-            Inner { config, raft, peers, published, snapshots, leadership, fatal, log, running };
+        let inner = Inner {
+            config,
+            raft,
+            peers,
+            understood,
+            published,
+            snapshots,
+            leadership,
+            fatal,
+            log,
+            running,
+        };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -311,6 +324,10 @@ impl RaftNode {
 
     pub(crate) fn peers(&self) -> &Peers {
         &self.inner.peers
+    }
+
+    pub(crate) fn understood(&self) -> &Understood {
+        &self.inner.understood
     }
 
     pub(crate) fn snapshots(&self) -> &SnapshotStore {

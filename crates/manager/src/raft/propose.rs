@@ -66,6 +66,12 @@ pub enum ProposeError {
         /// The bound.
         limit: usize,
     },
+    /// A manager of the group runs an older program, which does not understand it. Nothing was done.
+    #[error("not every manager understands this command yet: {reason}")]
+    NotUnderstood {
+        /// Which one.
+        reason: String,
+    },
     /// It does not encode.
     #[error("the command cannot be encoded")]
     Encode(#[source] codec::CodecError),
@@ -77,6 +83,8 @@ pub(crate) enum Failure {
     /// Ask the other one.
     NotLeader(Option<(NodeId, String)>),
     NotDone(String),
+    /// A manager of the group runs a program that does not know the command.
+    NotUnderstood(String),
     Unknown(String),
 }
 
@@ -129,7 +137,7 @@ impl RaftNode {
         command: &Command,
         patience: Duration,
     ) -> Result<Applied, ProposeError> {
-        let body = codec::encode(command).map_err(ProposeError::Encode)?;
+        let body = codec::encode_command(command).map_err(ProposeError::Encode)?;
         if body.len() > COMMAND_LIMIT {
             return Err(ProposeError::TooLarge { size: body.len(), limit: COMMAND_LIMIT });
         }
@@ -168,6 +176,9 @@ impl RaftNode {
             }
             (Err(Failure::NotDone(reason)), None) => {
                 return Err(ProposeError::NotCommitted { reason, leader: self.leader() });
+            }
+            (Err(Failure::NotUnderstood(reason)), None) => {
+                return Err(ProposeError::NotUnderstood { reason });
             }
             (Err(Failure::NotLeader(leader)), None) => {
                 let reason = "no manager leads".into();
@@ -266,6 +277,7 @@ impl RaftNode {
         body: Bytes,
         patience: Duration,
     ) -> Result<(u64, Response), Failure> {
+        self.check_understood(&body).map_err(Failure::NotUnderstood)?;
         let writing = self.raft().client_write(Proposal(body));
         match tokio::time::timeout(patience.min(self.timing().majority), writing).await {
             Ok(Ok(done)) => Ok((done.log_id.index, done.data)),
@@ -318,6 +330,7 @@ impl RaftNode {
             }
             Some(Outcome::NotLeader(leader)) => Err(member(leader)),
             Some(Outcome::NotDone(not)) => Err(Failure::NotDone(not.reason)),
+            Some(Outcome::NotUnderstood(not)) => Err(Failure::NotUnderstood(not.reason)),
             Some(Outcome::Unknown(unknown)) => Err(Failure::Unknown(unknown.reason)),
             None => Err(Failure::Unknown("the leader's answer is empty".into())),
         }

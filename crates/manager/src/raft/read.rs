@@ -36,7 +36,11 @@ impl RaftNode {
             .await;
         let index = match asked {
             Ok(index) => index,
-            Err(Failure::NotDone(reason) | Failure::Unknown(reason)) => {
+            Err(
+                Failure::NotDone(reason)
+                | Failure::NotUnderstood(reason)
+                | Failure::Unknown(reason),
+            ) => {
                 return Err(ReadError { reason, leader: self.leader() });
             }
             Err(Failure::NotLeader(leader)) => {

@@ -44,7 +44,11 @@ fn check_target(me: NodeId, to: u64) -> Result<(), Status> {
 }
 
 fn malformed(error: CodecError) -> Status {
-    Status::invalid_argument(format!("cannot read the message of a manager: {error}"))
+    let fix = match error {
+        CodecError::Newer(_) => "; this manager runs an older program: upgrade it",
+        _ => "",
+    };
+    Status::invalid_argument(format!("cannot read the message of a manager: {error}{fix}"))
 }
 
 fn unencodable(error: CodecError) -> Status {
@@ -77,10 +81,11 @@ impl pb::raft_server::Raft for RaftService {
                 .ok();
             std::future::ready(usable)
         });
-        let answers = self.node.raft().stream_append(requests.fuse()).map(|answer| {
+        let commands = u32::from(self.node.understood().own());
+        let answers = self.node.raft().stream_append(requests.fuse()).map(move |answer| {
             let answer = answer.map_err(stopped)?;
             let body = codec::encode(&answer).map_err(unencodable)?;
-            Ok(pb::AppendResponse { body })
+            Ok(pb::AppendResponse { body, commands })
         });
         Ok(Response::new(Box::pin(answers.fuse())))
     }
@@ -164,6 +169,7 @@ impl pb::raft_server::Raft for RaftService {
             }
             Err(Failure::NotLeader(leader)) => Outcome::NotLeader(not_leader(leader)),
             Err(Failure::NotDone(reason)) => Outcome::NotDone(pb::NotDone { reason }),
+            Err(Failure::NotUnderstood(reason)) => Outcome::NotUnderstood(pb::NotDone { reason }),
             Err(Failure::Unknown(reason)) => Outcome::Unknown(pb::Unknown { reason }),
         };
         Ok(Response::new(pb::ProposeResponse { outcome: Some(outcome) }))
@@ -180,9 +186,11 @@ impl pb::raft_server::Raft for RaftService {
         let outcome = match self.node.read_index_here(patience).await {
             Ok(index) => Outcome::Index(index),
             Err(Failure::NotLeader(leader)) => Outcome::NotLeader(not_leader(leader)),
-            Err(Failure::NotDone(reason) | Failure::Unknown(reason)) => {
-                Outcome::NotDone(pb::NotDone { reason })
-            }
+            Err(
+                Failure::NotDone(reason)
+                | Failure::NotUnderstood(reason)
+                | Failure::Unknown(reason),
+            ) => Outcome::NotDone(pb::NotDone { reason }),
         };
         Ok(Response::new(pb::ReadIndexResponse { outcome: Some(outcome) }))
     }
@@ -219,7 +227,9 @@ fn changed_managers(changed: Result<u64, Failure>) -> pb::ChangeManagersResponse
     let outcome = match changed {
         Ok(index) => Outcome::Index(index),
         Err(Failure::NotLeader(leader)) => Outcome::NotLeader(not_leader(leader)),
-        Err(Failure::NotDone(reason)) => Outcome::NotDone(pb::NotDone { reason }),
+        Err(Failure::NotDone(reason) | Failure::NotUnderstood(reason)) => {
+            Outcome::NotDone(pb::NotDone { reason })
+        }
         Err(Failure::Unknown(reason)) => Outcome::Unknown(pb::Unknown { reason }),
     };
     pb::ChangeManagersResponse { outcome: Some(outcome) }

@@ -3,3 +3,4 @@
 mod cluster;
 pub(crate) mod fixture;
 mod store;
+mod upgrade;
