@@ -92,8 +92,13 @@ impl fmt::Display for Reference {
         if self.registry != DEFAULT_REGISTRY {
             return f.write_str(&self.canonical());
         }
-        let repository = self.repository.strip_prefix(OFFICIAL).unwrap_or(&self.repository);
-        f.write_str(&self.text("", repository))
+        let official = self.repository.strip_prefix(OFFICIAL);
+        let short = official.filter(|name| !name.contains('/')).unwrap_or(&self.repository);
+        // Without the registry in front of it, a first part like `a.b` would pass for one.
+        if split_registry(short) != (DEFAULT_REGISTRY, short) {
+            return f.write_str(&self.canonical());
+        }
+        f.write_str(&self.text("", short))
     }
 }
 
@@ -148,14 +153,14 @@ fn parse(text: &str) -> Result<Reference, &'static str> {
     let (registry, repository) = split_registry(name);
     check_registry(registry)?;
     check_repository(repository)?;
-    if registry.len() + repository.len() >= NAME_MAX {
-        return Err("the name is longer than 255 characters");
-    }
     let repository = if registry == DEFAULT_REGISTRY && !repository.contains('/') {
         format!("{OFFICIAL}{repository}")
     } else {
         repository.to_owned()
     };
+    if registry.len() + repository.len() >= NAME_MAX {
+        return Err("the name is longer than 255 characters");
+    }
     let tag = match (tag, &digest) {
         (Some(tag), _) => Some(tag.to_owned()),
         (None, Some(_)) => None,
@@ -302,6 +307,21 @@ mod tests {
             assert_eq!(reference.to_string(), text);
             assert_eq!(reference.canonical().parse::<Reference>().unwrap(), reference);
         }
+    }
+
+    #[test]
+    fn what_short_names_would_change_is_shown_in_full() {
+        for (text, shown) in [
+            ("docker.io/library/team/web:1", "library/team/web:1"),
+            ("docker.io/a.b/c:1", "docker.io/a.b/c:1"),
+            ("docker.io/localhost/c:1", "docker.io/localhost/c:1"),
+        ] {
+            let reference: Reference = text.parse().unwrap();
+            assert_eq!(reference.to_string(), shown);
+            assert_eq!(shown.parse::<Reference>().unwrap(), reference);
+        }
+        // With `library/` in front it would be too long to be read again.
+        assert!("a".repeat(240).parse::<Reference>().is_err());
     }
 
     #[test]
