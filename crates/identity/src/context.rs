@@ -34,7 +34,11 @@ pub enum Error {
         #[source]
         source: serde_json::Error,
     },
-    #[error("the context file {} has version {found}; this program reads version {VERSION}", path.display())]
+    #[error(
+        "the context file {} has version {found}, and this program knows version {VERSION}: use a \
+         clusterctl as new as the managers",
+        path.display()
+    )]
     UnknownVersion { path: PathBuf, found: u32 },
     #[error("writing the context file {}", path.display())]
     Write {
@@ -102,16 +106,18 @@ impl Context {
             io::ErrorKind::NotFound => Error::NotFound { path: owned() },
             _ => Error::Read { path: owned(), source },
         })?;
-        let stored: Stored = serde_json::from_str(&text).map_err(|source| {
+        let unreadable = |source: serde_json::Error| {
             if source.is_eof() {
                 Error::Truncated { path: owned() }
             } else {
                 Error::Damaged { path: owned(), source }
             }
-        })?;
-        if stored.version != VERSION {
-            return Err(Error::UnknownVersion { path: owned(), found: stored.version });
+        };
+        let found = file::version(&text).map_err(unreadable)?;
+        if found != VERSION {
+            return Err(Error::UnknownVersion { path: owned(), found });
         }
+        let stored: Stored = serde_json::from_str(&text).map_err(unreadable)?;
         let context = Self {
             name: stored.name,
             cluster_id: stored.cluster_id,

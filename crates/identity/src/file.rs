@@ -17,6 +17,16 @@ pub(crate) fn read(path: &Path) -> io::Result<String> {
     Ok(text)
 }
 
+/// The version that a file says it has, whatever else is in it: a newer release may have written
+/// fields of other shapes.
+pub(crate) fn version(text: &str) -> Result<u32, serde_json::Error> {
+    #[derive(serde::Deserialize)]
+    struct Versioned {
+        version: u32,
+    }
+    serde_json::from_str::<Versioned>(text).map(|file| file.version)
+}
+
 /// Replaces `path` in one step, readable by the owner only, durable when this returns.
 pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let dir = match path.parent() {

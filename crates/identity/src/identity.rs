@@ -35,7 +35,11 @@ pub enum Error {
         #[source]
         source: serde_json::Error,
     },
-    #[error("the identity file {} has version {found}; this program reads version {VERSION}", path.display())]
+    #[error(
+        "the identity file {} has version {found}, and this program knows version {VERSION}: start \
+         the newer program that wrote it",
+        path.display()
+    )]
     UnknownVersion { path: PathBuf, found: u32 },
     #[error("writing the identity file {}", path.display())]
     Write {
@@ -114,16 +118,18 @@ impl Identity {
             io::ErrorKind::NotFound => Error::NotFound { path: path.clone() },
             _ => Error::Read { path: path.clone(), source },
         })?;
-        let stored: Stored = serde_json::from_str(&text).map_err(|source| {
+        let unreadable = |source: serde_json::Error| {
             if source.is_eof() {
                 Error::Truncated { path: path.clone() }
             } else {
                 Error::Damaged { path: path.clone(), source }
             }
-        })?;
-        if stored.version != VERSION {
-            return Err(Error::UnknownVersion { path, found: stored.version });
+        };
+        let found = file::version(&text).map_err(unreadable)?;
+        if found != VERSION {
+            return Err(Error::UnknownVersion { path, found });
         }
+        let stored: Stored = serde_json::from_str(&text).map_err(unreadable)?;
         let identity = Self {
             cluster_id: stored.cluster_id,
             node_id: stored.node_id,

@@ -13,6 +13,8 @@ mod ca;
 mod certificate;
 mod context;
 mod file;
+#[cfg(test)]
+mod golden;
 mod identity;
 pub mod net;
 mod renewal;

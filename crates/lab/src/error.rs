@@ -32,6 +32,13 @@ pub enum Error {
     #[error("{doing} {}", path.display())]
     File { doing: &'static str, path: PathBuf, source: io::Error },
 
+    #[error(
+        "{} has version {found}, and this program knows version {known}: use the newer clusterctl \
+         that made the lab",
+        path.display()
+    )]
+    NewerState { path: PathBuf, found: u64, known: u32 },
+
     #[error("reading the state of the lab in {}", path.display())]
     BadState { path: PathBuf, source: serde_json::Error },
 

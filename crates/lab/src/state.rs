@@ -140,9 +140,7 @@ impl Folder {
     pub fn load(&self) -> Result<Option<State>> {
         let path = self.state();
         match fs::read(&path) {
-            Ok(bytes) => serde_json::from_slice(&bytes)
-                .map(Some)
-                .map_err(|source| Error::BadState { path, source }),
+            Ok(bytes) => read(&path, &bytes).map(Some),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(source) => Err(Error::file("reading", path, source)),
         }
@@ -165,4 +163,29 @@ pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> Result<()> {
         .and_then(|mut file| file.write_all(bytes))
         .and_then(|()| fs::rename(&partial, path))
         .map_err(|source| Error::file("writing", path, source))
+}
+
+/// The version is told first: a newer release may have written fields of other shapes.
+fn read(path: &Path, bytes: &[u8]) -> Result<State> {
+    let bad = |source| Error::BadState { path: path.to_path_buf(), source };
+    let value: serde_json::Value = serde_json::from_slice(bytes).map_err(bad)?;
+    if let Some(found) = value["version"].as_u64().filter(|found| *found > State::VERSION.into()) {
+        let path = path.to_path_buf();
+        return Err(Error::NewerState { path, found, known: State::VERSION });
+    }
+    serde_json::from_value(value).map_err(bad)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_state_of_a_newer_release_is_refused_by_name() {
+        let error = read(Path::new("/labs/x/lab.json"), br#"{"version": 2, "other": 1}"#);
+        let text = error.unwrap_err().to_string();
+        for part in ["/labs/x/lab.json", "version 2", "newer"] {
+            assert!(text.contains(part), "{text}");
+        }
+    }
 }

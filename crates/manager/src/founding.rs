@@ -24,9 +24,13 @@ const PENDING: &str = "founding.json";
 /// Context file for clusterctl, in the data folder.
 pub const ADMIN_CONTEXT: &str = "admin.json";
 
+/// Format of the file, which holds a founding that a crash interrupted.
+const VERSION: u32 = 1;
+
 /// What a cluster is founded with.
 #[derive(Serialize, Deserialize)]
 pub struct Founding {
+    version: u32,
     pub cluster: Cluster,
     pub node_id: NodeId,
 }
@@ -62,7 +66,7 @@ pub fn begin(cli: &Cli, name: &str) -> anyhow::Result<Founding> {
         managers: [(node_id, manager)].into(),
         strategy: Default::default(),
     };
-    let founding = Founding { cluster, node_id };
+    let founding = Founding { version: VERSION, cluster, node_id };
     let bytes = serde_json::to_vec(&founding)?;
     fsx::write_atomic(&path, &bytes, 0o600)
         .with_context(|| format!("cannot write {}", path.display()))?;
@@ -76,7 +80,15 @@ pub fn pending(data_dir: &Path) -> anyhow::Result<Option<Founding>> {
         Ok(bytes) => {
             let damaged =
                 || format!("{} is damaged; remove the folder to start over", path.display());
-            Ok(Some(serde_json::from_slice(&bytes).with_context(damaged)?))
+            let value: serde_json::Value = serde_json::from_slice(&bytes).with_context(damaged)?;
+            match value["version"].as_u64() {
+                Some(found) if found > u64::from(VERSION) => anyhow::bail!(
+                    "{} has version {found}, and this program knows version {VERSION}: start the \
+                     newer cluster-manager that wrote it",
+                    path.display()
+                ),
+                _ => Ok(Some(serde_json::from_value(value).with_context(damaged)?)),
+            }
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),

@@ -14,6 +14,8 @@ pub mod protocol;
 
 mod backend;
 mod executor;
+#[cfg(test)]
+mod golden;
 mod group;
 mod helper;
 mod oci;

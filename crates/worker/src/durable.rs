@@ -43,6 +43,16 @@ pub(crate) fn replace_unsynced(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     fs::rename(&temporary, path).map_err(at("replacing", path))
 }
 
+/// The version that a JSON file says it has, whatever else is in it: a newer release may have
+/// written fields of other shapes.
+pub(crate) fn version(json: &[u8]) -> Result<u32, serde_json::Error> {
+    #[derive(serde::Deserialize)]
+    struct Versioned {
+        version: u32,
+    }
+    serde_json::from_slice::<Versioned>(json).map(|file| file.version)
+}
+
 /// The content, `None` if there is no such file.
 pub(crate) fn read(path: &Path) -> Result<Option<Vec<u8>>, Error> {
     match fs::read(path) {

@@ -152,7 +152,7 @@ impl Following {
     }
 }
 
-fn load(path: &std::path::Path) -> Option<Endpoints> {
+pub(crate) fn load(path: &std::path::Path) -> Option<Endpoints> {
     let bytes = durable::read(path).ok().flatten()?;
     match serde_json::from_slice(&bytes) {
         Ok(endpoints) => Some(endpoints),
@@ -163,9 +163,14 @@ fn load(path: &std::path::Path) -> Option<Endpoints> {
     }
 }
 
+/// As `load` reads it.
+pub(crate) fn encode(endpoints: &Endpoints) -> Result<Vec<u8>, serde_json::Error> {
+    serde_json::to_vec(endpoints)
+}
+
 async fn save(path: PathBuf, endpoints: Arc<Endpoints>) {
     let written = cluster_daemon::blocking(move || {
-        let bytes = serde_json::to_vec(&*endpoints).map_err(|error| error.to_string())?;
+        let bytes = encode(&endpoints).map_err(|error| error.to_string())?;
         durable::replace_unsynced(&path, &bytes).map_err(|error| crate::host::chain(&error))
     });
     if let Ok(Err(error)) = written.await {

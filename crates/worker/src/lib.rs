@@ -15,6 +15,8 @@ pub mod data_dir;
 pub mod describe;
 mod durable;
 pub mod endpoints;
+#[cfg(test)]
+mod golden;
 pub mod health;
 pub mod host;
 pub mod join;

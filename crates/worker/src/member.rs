@@ -1,5 +1,9 @@
 //! What a member remembers from one start to the next: its name, how often it was started, and
 //! where managers were last seen.
+//!
+//! It is read before anything else of the folder and written at every start, so its version is that
+//! of the folder: a release that writes any file of it in a way that older ones misread raises the
+//! version here, and older programs refuse the folder before they touch it.
 
 use std::path::PathBuf;
 
@@ -24,7 +28,11 @@ pub enum Error {
         #[source]
         source: serde_json::Error,
     },
-    #[error("the file {} has version {found}; this program reads version {VERSION}", path.display())]
+    #[error(
+        "the file {} has version {found}, and this program knows version {VERSION}: start the newer \
+         cluster-worker that wrote this folder",
+        path.display()
+    )]
     UnknownVersion { path: PathBuf, found: u32 },
 }
 
@@ -49,11 +57,12 @@ impl Member {
     pub fn load(dir: &DataDir) -> Result<Option<Self>, Error> {
         let path = dir.member();
         let Some(bytes) = durable::read(&path)? else { return Ok(None) };
-        let stored: Stored = serde_json::from_slice(&bytes)
-            .map_err(|source| Error::Damaged { path: path.clone(), source })?;
-        if stored.version != VERSION {
-            return Err(Error::UnknownVersion { path, found: stored.version });
+        let damaged = |source| Error::Damaged { path: path.clone(), source };
+        let found = durable::version(&bytes).map_err(damaged)?;
+        if found != VERSION {
+            return Err(Error::UnknownVersion { path, found });
         }
+        let stored: Stored = serde_json::from_slice(&bytes).map_err(damaged)?;
         let Stored { name, boot, managers, .. } = stored;
         Ok(Some(Self { name, boot, managers }))
     }

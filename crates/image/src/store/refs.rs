@@ -58,7 +58,11 @@ impl Refs {
             let document: Document = serde_json::from_slice(&bytes)
                 .map_err(|e| Error::io("reading image names from", &path, e.into()))?;
             if document.version > VERSION {
-                let newer = std::io::Error::other("it was written by a newer version");
+                let newer = std::io::Error::other(format!(
+                    "it has version {}, and this program knows version {VERSION}: start the newer \
+                     cluster-worker that wrote it",
+                    document.version
+                ));
                 return Err(Error::io("reading image names from", &path, newer));
             }
             document

@@ -23,7 +23,11 @@ pub enum Error {
     Encode(#[source] serde_json::Error),
     #[error("the assignments file {} is damaged: {problem}", path.display())]
     Damaged { path: PathBuf, problem: String },
-    #[error("the assignments file {} has version {found}; this program reads version {VERSION}", path.display())]
+    #[error(
+        "the assignments file {} has version {found}, and this program knows version {VERSION}: start \
+         the newer cluster-worker that wrote it",
+        path.display()
+    )]
     UnknownVersion { path: PathBuf, found: u32 },
 }
 
@@ -94,11 +98,12 @@ pub fn load(path: &Path) -> Result<Table, Error> {
     if format!("{:08x}", crc32fast::hash(body)).as_bytes() != checksum {
         return Err(damaged("its checksum does not fit"));
     }
+    let found = durable::version(body).map_err(|error| damaged(&error.to_string()))?;
+    if found != VERSION {
+        return Err(Error::UnknownVersion { path: path.into(), found });
+    }
     let stored: Stored =
         serde_json::from_slice(body).map_err(|error| damaged(&error.to_string()))?;
-    if stored.version != VERSION {
-        return Err(Error::UnknownVersion { path: path.into(), found: stored.version });
-    }
     let mut tasks = BTreeMap::new();
     for task in stored.tasks {
         let spec = stored.specs.get(task.spec).ok_or_else(|| damaged("a spec is missing"))?;

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::durable;
 
 const FILE: &str = "record.json";
+const VERSION: u32 = 1;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
@@ -29,14 +30,39 @@ pub struct Record {
     pub ended: Option<StatusReport>,
 }
 
+/// As it is in the file.
+#[derive(Serialize, Deserialize)]
+struct Stored<R> {
+    /// The first release wrote none.
+    #[serde(default = "first")]
+    version: u32,
+    #[serde(flatten)]
+    record: R,
+}
+
+fn first() -> u32 {
+    1
+}
+
 impl Record {
-    /// A damaged or missing record says nothing.
+    /// A damaged or missing record says nothing; nor does one of a newer version, which comes only
+    /// with a task's folder that was copied here, since an older worker refuses the folder of a
+    /// newer one as a whole (`member`).
     pub fn load(dir: &Path) -> Self {
-        match durable::read(&dir.join(FILE)) {
-            Ok(Some(bytes)) => serde_json::from_slice(&bytes).unwrap_or_else(|error| {
-                tracing::warn!(dir = %dir.display(), %error, "a task's record is damaged");
-                Self::default()
-            }),
+        let path = dir.join(FILE);
+        match durable::read(&path) {
+            Ok(Some(bytes)) => match serde_json::from_slice::<Stored<Self>>(&bytes) {
+                Ok(stored) if stored.version <= VERSION => stored.record,
+                Ok(Stored { version, .. }) => {
+                    tracing::error!(path = %path.display(), version, known = VERSION,
+                        "a task's record is of a newer version; start the newer cluster-worker");
+                    Self::default()
+                }
+                Err(error) => {
+                    tracing::warn!(dir = %dir.display(), %error, "a task's record is damaged");
+                    Self::default()
+                }
+            },
             Ok(None) => Self::default(),
             Err(error) => {
                 tracing::warn!(dir = %dir.display(), %error, "a task's record cannot be read");
@@ -47,7 +73,8 @@ impl Record {
 
     pub fn store(&self, dir: &Path) -> Result<(), durable::Error> {
         std::fs::create_dir_all(dir).map_err(durable::at("creating", dir))?;
-        let bytes = serde_json::to_vec(self).unwrap_or_default();
+        let stored = Stored { version: VERSION, record: self };
+        let bytes = serde_json::to_vec(&stored).unwrap_or_default();
         durable::replace_unsynced(&dir.join(FILE), &bytes)
     }
 }
