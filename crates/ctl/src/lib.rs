@@ -12,6 +12,8 @@ mod client;
 mod commands;
 mod contexts;
 mod error;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod output;
 mod progress;
 #[cfg(test)]

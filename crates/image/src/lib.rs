@@ -13,6 +13,8 @@ pub mod config;
 pub mod digest;
 pub mod error;
 mod export;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 pub mod image;
 mod import;
 pub mod limits;

@@ -18,6 +18,8 @@ mod core;
 mod counters;
 mod dial;
 mod endpoints;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod host;
 mod listener;
 mod peer;

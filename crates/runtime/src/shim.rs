@@ -10,6 +10,8 @@
 //! be unknown.
 
 pub mod files;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 pub mod protocol;
 
 mod backend;

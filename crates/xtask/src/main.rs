@@ -6,6 +6,7 @@ mod bench;
 mod cargo;
 mod cluster;
 mod demo;
+mod fuzz;
 mod image;
 mod interrupt;
 mod phases;
@@ -35,6 +36,8 @@ enum Command {
     Verify,
     /// Measure the promises of the design, beside Docker Swarm where it is installed.
     Bench(bench::Args),
+    /// Search every parser of outside input for inputs that break it, for a bounded time.
+    Fuzz(fuzz::Args),
     /// Pack the demo web server into images/web.tar of the target folder.
     Image,
     /// Check layers and house rules alone.
@@ -47,6 +50,7 @@ fn main() -> ExitCode {
         Command::Test(args) => test::run(&args),
         Command::Verify => verify::run(),
         Command::Bench(args) => bench::run(&args),
+        Command::Fuzz(args) => fuzz::run(&args),
         Command::Image => image::run(),
         Command::Tidy => tidy::run(),
     };

@@ -93,7 +93,7 @@ impl Root {
     }
 }
 
-fn identify(text: &str, passwd: &str, group: &str) -> Result<Identity, String> {
+pub(super) fn identify(text: &str, passwd: &str, group: &str) -> Result<Identity, String> {
     let (user, wanted_group) = match text.split_once(':') {
         Some((user, group)) => (user, Some(group)),
         None => (text, None),
