@@ -12,3 +12,4 @@ mod rollouts;
 mod services;
 mod strangers;
 mod traffic;
+mod upgrades;
