@@ -3,6 +3,8 @@
 //! Tables are persistent maps, so a clone is a consistent view that costs next to nothing, and all
 //! iteration is in key order.
 
+mod read;
+
 use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
@@ -36,8 +38,11 @@ pub struct State {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Tables {
     pub cluster: Option<Arc<Cluster>>,
+    #[serde(deserialize_with = "read::table")]
     pub nodes: OrdMap<NodeId, Arc<Node>>,
+    #[serde(deserialize_with = "read::table")]
     pub services: OrdMap<ServiceId, Arc<Service>>,
+    #[serde(deserialize_with = "read::table")]
     pub tasks: OrdMap<TaskId, Arc<Task>>,
     /// Log index of the last change to any endpoint.
     pub endpoints_version: u64,
