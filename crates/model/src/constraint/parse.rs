@@ -47,10 +47,11 @@ pub enum ParseConstraintError {
     UnknownKey(String),
 }
 
-/// User text for an error: one line, bounded.
+/// User text for an error: one line, bounded as it is shown.
 fn shown(text: &str) -> String {
-    let mut short: String = text.chars().take(120).flat_map(char::escape_debug).collect();
-    if text.chars().count() > 120 {
+    let mut escaped = text.chars().flat_map(char::escape_debug);
+    let mut short: String = escaped.by_ref().take(120).collect();
+    if escaped.next().is_some() {
         short.push('…');
     }
     short
