@@ -178,6 +178,7 @@ pub fn commands(encoded: &[&[u8]]) -> State {
 }
 
 /// A folder with one file that cannot be changed.
+#[derive(Debug)]
 struct OneFile {
     name: String,
     content: Arc<[u8]>,
@@ -242,7 +243,7 @@ impl DiskFile for Content {
         Ok(())
     }
 
-    fn len(&self) -> io::Result<u64> {
+    fn size(&self) -> io::Result<u64> {
         Ok(self.0.len() as u64)
     }
 }

@@ -33,7 +33,7 @@ pub struct Record {
 /// As it is in the file.
 #[derive(Serialize, Deserialize)]
 struct Stored<R> {
-    /// The first release wrote none.
+    /// Absent in records that were written before it was.
     #[serde(default = "first")]
     version: u32,
     #[serde(flatten)]
