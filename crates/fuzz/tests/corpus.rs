@@ -24,7 +24,7 @@ fn fuzz() -> PathBuf {
 fn inputs(target: &Target) -> Vec<PathBuf> {
     let folder = fuzz().join("corpus").join(target.name);
     let entries = fs::read_dir(&folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
-    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.expect("an entry").path()).collect();
     paths.sort();
     paths
 }
@@ -33,7 +33,7 @@ fn replay(target: &Target) {
     let inputs = inputs(target);
     assert!(!inputs.is_empty(), "{} has no inputs", target.name);
     for path in inputs {
-        let bytes = fs::read(&path).unwrap();
+        let bytes = fs::read(&path).expect("a kept input");
         // The last line before a panic says which input it was.
         println!("{}", path.display());
         assert!(bytes.len() as u64 <= BYTES_MAX, "{} is too large to keep", path.display());
