@@ -46,7 +46,8 @@ impl Net {
         Self(Some(network))
     }
 
-    pub(crate) async fn connect(&self, address: &str) -> io::Result<Socket> {
+    /// Connects to `address` (`HOST:PORT`), without TLS: good for seeing that somebody is there.
+    pub async fn connect(&self, address: &str) -> io::Result<Socket> {
         match &self.0 {
             Some(network) => network.connect(address).await,
             None => Ok(TcpStream::connect(address).await?.into()),

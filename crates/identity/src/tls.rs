@@ -90,7 +90,8 @@ impl TlsIdentity {
         self
     }
 
-    pub(crate) fn net(&self) -> &Net {
+    /// Where its connections are made.
+    pub fn net(&self) -> &Net {
         &self.net
     }
 

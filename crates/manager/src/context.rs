@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use cluster_identity::{ChannelOptions, TlsClient, TlsIdentity};
 use cluster_model::{Command, NodeId, Reply};
+use cluster_mutants::{Mutant, is};
 use cluster_wire::{Code, Failure};
 use rand::Rng as _;
 use tonic::transport::Channel;
@@ -31,7 +32,7 @@ impl Context {
 
     /// A view that includes every write acknowledged before the call, unless a stale one will do.
     pub async fn read(&self, stale: bool) -> Result<View, Failure> {
-        if stale {
+        if stale || is(Mutant::StaleRead) {
             return Ok(self.raft.view());
         }
         self.raft.read_index().await.map_err(|error| Failure::new(Code::NoLeader, chain(&error)))

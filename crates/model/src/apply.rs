@@ -10,6 +10,8 @@ mod service;
 
 use std::sync::Arc;
 
+use cluster_mutants::{Mutant, is, noise};
+
 use crate::cluster::Cluster;
 use crate::command::{Command, Refusal, Reply, StatusReport};
 use crate::id::{NodeId, ServiceId, TaskId};
@@ -143,7 +145,7 @@ impl Step<'_> {
             || (&node.description.address, node.description.mesh_port)
                 != (&description.address, description.mesh_port);
         let returned = node.state == NodeState::Down;
-        if node.state != NodeState::Ready {
+        if node.state != NodeState::Ready && !(returned && is(Mutant::NodeStaysDown)) {
             node.state = NodeState::Ready;
             node.state_since_ms = at_ms;
             node.message = "".into();
@@ -275,7 +277,7 @@ impl Step<'_> {
                 taken += 1;
                 continue;
             }
-            if !state.can_advance_to(report.state) {
+            if !state.can_advance_to(report.state) && !is(Mutant::StatusGoesBack) {
                 continue;
             }
             let mut task = task.clone();
@@ -283,9 +285,10 @@ impl Step<'_> {
                 Observed::Running => report.at_ms,
                 _ => task.status.started_at_ms,
             };
+            let noise = if is(Mutant::ImpureApply) { noise() } else { 0 };
             task.status = TaskStatus {
                 state: report.state,
-                at_ms: report.at_ms,
+                at_ms: report.at_ms + noise,
                 message: report.message.clone(),
                 error: report.error.clone(),
                 exit_code: report.exit_code,

@@ -6,6 +6,8 @@
 
 use std::collections::BTreeMap;
 
+use cluster_mutants::{Mutant, is};
+
 use crate::id::{NodeId, ServiceId};
 use crate::node::{Availability, Generic, Node, NodeState};
 use crate::spec::{Resources, TaskSpec};
@@ -159,7 +161,9 @@ pub fn unmet(node: &Node, spec: &TaskSpec) -> Option<Obstacle> {
 pub fn room(capacity: Resources, used: Resources, wanted: Resources) -> Option<Obstacle> {
     if used.cpu_nanos.saturating_add(wanted.cpu_nanos) > capacity.cpu_nanos {
         Some(Obstacle::Cpu)
-    } else if used.memory_bytes.saturating_add(wanted.memory_bytes) > capacity.memory_bytes {
+    } else if used.memory_bytes.saturating_add(wanted.memory_bytes) > capacity.memory_bytes
+        && !is(Mutant::Overcommit)
+    {
         Some(Obstacle::Memory)
     } else {
         None

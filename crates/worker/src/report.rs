@@ -10,6 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use cluster_model::{StatusReport, TaskId};
+use cluster_mutants::{Mutant, is};
 use cluster_pb::dispatcher::v1 as pb;
 use cluster_wire::dispatch::report_to_pb;
 use tokio::sync::Notify;
@@ -158,6 +159,11 @@ impl<'a> Reporting<'a> {
         self.sequence += 1;
         let ids = batch.iter().map(|(report, generation)| (report.task, *generation)).collect();
         self.in_flight.push_back((self.sequence, ids));
+        if is(Mutant::ForgottenReport) {
+            for (report, _) in &batch {
+                self.outbox.lock().entries.remove(&report.task);
+            }
+        }
         pb::Report {
             sequence: self.sequence,
             tasks: batch.iter().map(|(report, _)| report_to_pb(report)).collect(),

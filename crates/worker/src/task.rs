@@ -18,6 +18,7 @@ use std::sync::Arc;
 
 use cluster_daemon::{OnError, Scope};
 use cluster_model::TaskId;
+use cluster_mutants::{Mutant, is};
 use cluster_runtime::{Observed, State};
 use tokio::sync::watch;
 
@@ -57,6 +58,9 @@ impl Tasks {
         let attached = node.parts.network.recover(&live).await.map_err(Error::Network)?;
         let mut tasks = Self { node, scope, running: HashMap::new(), orphans: HashMap::new() };
         let mut found = tasks.found(containers, attached);
+        if is(Mutant::ForgottenContainers) {
+            found.clear();
+        }
         tracing::info!(containers = found.len(), assigned = table.tasks.len(), "containers found");
         for assignment in table.tasks.values() {
             let found = found.remove(&assignment.task).unwrap_or_default();
@@ -103,7 +107,7 @@ impl Tasks {
             if wanted.is_closed() {
                 return false;
             }
-            if !table.tasks.contains_key(task) {
+            if !table.tasks.contains_key(task) && !is(Mutant::KeptOrphans) {
                 wanted.send_if_modified(|wanted| {
                     !matches!(wanted, Wanted::Gone) && {
                         *wanted = Wanted::Gone;

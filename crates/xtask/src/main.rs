@@ -11,6 +11,7 @@ mod image;
 mod interrupt;
 mod phases;
 mod setup;
+mod sim;
 mod test;
 mod tidy;
 mod verify;
@@ -38,6 +39,8 @@ enum Command {
     Bench(bench::Args),
     /// Search every parser of outside input for inputs that break it, for a bounded time.
     Fuzz(fuzz::Args),
+    /// Simulate whole clusters under faults; a seed decides and replays a run.
+    Sim(sim::Args),
     /// Pack the demo web server into images/web.tar of the target folder.
     Image,
     /// Check layers and house rules alone.
@@ -51,6 +54,7 @@ fn main() -> ExitCode {
         Command::Verify => verify::run(),
         Command::Bench(args) => bench::run(&args),
         Command::Fuzz(args) => fuzz::run(&args),
+        Command::Sim(args) => sim::run(&args),
         Command::Image => image::run(),
         Command::Tidy => tidy::run(),
     };

@@ -6,6 +6,7 @@ use crate::cargo;
 use crate::image;
 use crate::phases::Phases;
 use crate::setup;
+use crate::sim;
 use crate::tidy;
 use crate::verify;
 
@@ -25,20 +26,36 @@ pub fn run(args: &Args) -> Result<()> {
     } else {
         eprintln!("==> format: skipped, rustfmt is not installed (`rustup component add rustfmt`)");
     }
-    phases.run("build", || cargo::run(&mut cargo::cargo(["build", "--workspace", "--bins"])))?;
+    phases.run("build", || {
+        cargo::run(&mut cargo::cargo([
+            "build",
+            "--workspace",
+            "--exclude",
+            "cluster-sim",
+            "--bins",
+        ]))
+    })?;
     phases.run("image", || image::build().map(|_| ()))?;
     phases.run("tests", || tests(args))?;
+    if args.filters.is_empty() {
+        phases.run("simulation", || sim::run(&sim::Args::for_tests()))?;
+    }
     println!("test: everything passed; {}", phases.summary());
     Ok(())
 }
 
+/// The simulation switches clocks and bugs into what it runs, and so is built apart.
+const ALL: [&str; 3] = ["--workspace", "--exclude", "cluster-sim"];
+
 fn tests(args: &Args) -> Result<()> {
     if verify::has("nextest") {
-        let mut command = cargo::cargo(["nextest", "run", "--workspace", "--no-fail-fast"]);
+        let mut command = cargo::cargo(["nextest", "run", "--no-fail-fast"]);
+        command.args(ALL);
         return cargo::run(command.args(&args.filters));
     }
     eprintln!("    cargo-nextest is not installed; using cargo test");
-    let mut command = cargo::cargo(["test", "--workspace", "--no-fail-fast", "--"]);
+    let mut command = cargo::cargo(["test", "--no-fail-fast"]);
+    command.args(ALL).arg("--");
     // Black-box tests start whole clusters: without nextest's groups, one at a time.
     cargo::run(command.args(&args.filters).arg("--test-threads=1"))
 }

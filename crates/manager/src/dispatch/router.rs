@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use cluster_model::{Changes, ServiceId, State, endpoint};
+use cluster_mutants::{Mutant, is};
 use cluster_pb::dispatcher::v1 as pb;
 use cluster_wire::object;
 
@@ -33,7 +34,7 @@ pub async fn run(context: Context) {
 fn route(context: &Context, old: &State, new: &State, changes: &Changes) {
     let sessions = &context.dispatch.sessions;
     for change in &changes.tasks {
-        if let Some(node) = change.node {
+        if let Some(node) = change.node.filter(|_| !is(Mutant::LostWakeUp)) {
             sessions.mark(node, change.task);
         }
     }

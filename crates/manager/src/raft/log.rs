@@ -23,6 +23,8 @@ use std::thread::JoinHandle;
 
 use tokio::sync::{Notify, watch};
 
+use cluster_mutants::{Mutant, is};
+
 use index::{Index, Place};
 use record::Record;
 pub(crate) use record::{Ballot, EntryKind, LogEntry, Position};
@@ -184,6 +186,10 @@ impl Log {
     /// Stores the vote; `done` hears when it is durable.
     pub(crate) fn save_vote(&self, vote: Ballot, done: Done) -> Result<(), StorageError> {
         self.shared.index().checkpoint.vote = Some(vote);
+        if is(Mutant::ForgottenVote) {
+            done(Ok(()));
+            return Ok(());
+        }
         self.send(Op::Record { record: Record::Vote(vote), done })
     }
 

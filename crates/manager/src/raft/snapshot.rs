@@ -78,6 +78,9 @@ impl SnapshotStore {
             let path = dir.join(name);
             disk.remove(&path).map_err(StorageError::io("remove", &path))?;
         }
+        // What the last process renamed and did not live to sync must not be lost once the log that
+        // it covers goes.
+        disk.sync_dir(dir).map_err(StorageError::io("sync", dir))?;
         let store = Self(Arc::new(Store {
             disk,
             dir: dir.to_path_buf(),

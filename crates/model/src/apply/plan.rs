@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use cluster_mutants::{Mutant, is};
+
 use super::{Step, count};
 use crate::command::{Change, NewTask, Reply};
 use crate::fit::{Seeker, fits};
@@ -99,7 +101,8 @@ impl Step<'_> {
             let alive = new.desired == Desired::Running
                 && self.slot_alive(service, new.slot, id, new.beside);
             let waits = matches!(new.desired, Desired::Ready | Desired::Running);
-            if filled || orphan || alive || !waits || self.state.task(id).is_some() {
+            let double = (filled || alive) && !is(Mutant::DoublePlacement);
+            if double || orphan || !waits || self.state.task(id).is_some() {
                 continue;
             }
             // The plan may be for a service of another mode that had this id before.

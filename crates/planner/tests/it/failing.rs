@@ -5,6 +5,8 @@ use cluster_model::{
     Change, Command, Observed, RolloutKind, RolloutState, ServiceId, Task, TaskId,
 };
 
+use cluster_planner::{Ids, Now, Scope};
+
 use crate::world::{BAD, CRASH, UNREADY, World, spec};
 
 fn world(replicas: u32, update: UpdatePolicy) -> (World, ServiceId) {
@@ -139,6 +141,29 @@ fn a_crashing_update_ends_at_the_deadline_and_not_later() {
     assert!(rollout.message.starts_with("no slot came up for 60 s; "), "{}", rollout.message);
     assert!(rollout.message.ends_with("of slot 1 is running, not ready"), "{}", rollout.message);
     assert_eq!(world.serving(web, 1), 1);
+}
+
+#[test]
+fn a_leader_does_not_hold_anothers_clock_against_a_rollout() {
+    let policy = UpdatePolicy {
+        progress_deadline_ms: Some(60_000),
+        ..ratio(1_000_000, FailureAction::Pause)
+    };
+    let (mut world, web) = world(2, policy);
+    world.set_image(web, UNREADY);
+    world.live(5_000);
+    // Twenty-five minutes ahead of the leader before.
+    let since = world.now_ms + 1_500_000;
+    let paused_at = |ms| {
+        let now = Now { ms, leads_since_ms: since };
+        let plan = cluster_planner::plan(&world.state, Scope::All, now, &mut Ids::new(7));
+        plan.changes.iter().any(|change| {
+            matches!(change, Change::SetRollout { rollout, .. }
+                if rollout.state == RolloutState::Paused)
+        })
+    };
+    assert!(!paused_at(since + 1_000));
+    assert!(paused_at(since + 90_000), "its own clock counts");
 }
 
 #[test]

@@ -8,7 +8,8 @@ use super::Findings;
 /// means deciding where it belongs.
 const LAYERS: &[(&str, &[&str])] = &[
     // Pure: values in, values out.
-    ("cluster-model", &[]),
+    ("cluster-mutants", &[]),
+    ("cluster-model", &["cluster-mutants"]),
     ("cluster-planner", &["cluster-model"]),
     // The wire.
     ("cluster-pb", &[]),
@@ -24,6 +25,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "cluster-manager",
         &[
+            "cluster-mutants",
             "cluster-model",
             "cluster-planner",
             "cluster-pb",
@@ -35,6 +37,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "cluster-worker",
         &[
+            "cluster-mutants",
             "cluster-model",
             "cluster-pb",
             "cluster-wire",
@@ -54,7 +57,7 @@ const LAYERS: &[(&str, &[&str])] = &[
 ];
 
 /// May see everything.
-const TESTS: &[&str] = &["cluster-tests", "cluster-fuzz"];
+const TESTS: &[&str] = &["cluster-tests", "cluster-fuzz", "cluster-sim"];
 
 /// Replicated history and leader's opinion must not depend on clock, chance or I/O.
 const PURE: &[&str] = &["cluster-model", "cluster-planner"];

@@ -103,7 +103,7 @@ impl ControlService {
         if id == self.context.node_id {
             return true;
         }
-        let connect = tokio::net::TcpStream::connect(&manager.address);
+        let connect = self.context.identity.net().connect(&manager.address);
         matches!(tokio::time::timeout(REACH_TIMEOUT, connect).await, Ok(Ok(_)))
     }
 

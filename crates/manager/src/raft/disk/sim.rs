@@ -63,9 +63,18 @@ impl SimDisk {
         self.0.lock().unwrap().space_left = Some(bytes);
     }
 
-    /// New files have room again.
-    pub fn free_space(&self) {
-        self.0.lock().unwrap().space_left = None;
+    /// Syncs, space and speed are as they should be again.
+    pub fn recover(&self) {
+        let mut inner = self.0.lock().unwrap();
+        inner.syncs_left = None;
+        inner.space_left = None;
+        inner.latency = Duration::ZERO;
+    }
+
+    /// It cannot sync, or has no room.
+    pub fn is_failing(&self) -> bool {
+        let inner = self.0.lock().unwrap();
+        inner.syncs_left.is_some() || inner.space_left.is_some()
     }
 
     /// How often something was made durable.
@@ -188,6 +197,9 @@ impl DiskFile for SimFile {
             inner.syncs += 1;
             if let Some(left) = &mut inner.syncs_left {
                 if *left == 0 {
+                    // As kernels do: what could not be written counts as written from now on, and
+                    // reads well until the power goes.
+                    self.content.lock().unwrap().pending.clear();
                     return Err(io::Error::from_raw_os_error(libc::EIO));
                 }
                 *left -= 1;
@@ -259,9 +271,12 @@ impl Disk for SimDisk {
         self.0.lock().unwrap().latency
     }
 
-    fn sync_dir(&self, _dir: &Path) -> io::Result<()> {
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         let mut inner = self.0.lock().unwrap();
-        inner.durable_names = inner.names.clone();
+        let Inner { names, durable_names, .. } = &mut *inner;
+        durable_names.retain(|path, _| path.parent() != Some(dir));
+        let there = names.iter().filter(|(path, _)| path.parent() == Some(dir));
+        durable_names.extend(there.map(|(path, content)| (path.clone(), content.clone())));
         Ok(())
     }
 }

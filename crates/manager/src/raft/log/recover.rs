@@ -49,6 +49,19 @@ pub(super) fn recover(folder: &Folder, index: &mut Index) -> Result<Active, Stor
     Ok(active)
 }
 
+/// Makes durable what was read. A process that was killed between a write and its sync left bytes
+/// that read well and may still be lost with the power; and after a sync that failed, the system
+/// may take such bytes for written. So they are written once more, then synced.
+fn settle(folder: &Folder, segment: &Segment, end: usize) -> Result<(), StorageError> {
+    let mut bytes = vec![0; end];
+    let again = segment.file.read_at(&mut bytes, 0).and_then(|()| {
+        segment.file.write_at(&bytes, 0)?;
+        segment.file.sync()?;
+        folder.disk.sync_dir(&folder.dir)
+    });
+    again.map_err(StorageError::io("sync what was found in", &segment.path))
+}
+
 /// An entry must follow the one before it.
 fn check_follows(
     index: &Index,
@@ -97,13 +110,17 @@ fn end_of(
         Stop::Clean { end } | Stop::Torn { end, .. } if !is_last => {
             Err(StorageError::damaged(&segment.path, end as u64, "the segment's end is missing"))
         }
-        Stop::Clean { end } => Ok(Some(Active::at(segment, end as u64))),
+        Stop::Clean { end } => {
+            settle(folder, &segment, end)?;
+            Ok(Some(Active::at(segment, end as u64)))
+        }
         Stop::Torn { end, dirty } => {
             tracing::info!(path = %segment.path.display(), offset = end, bytes = dirty - end,
                 "cut an unfinished write from the end of the log");
             let zeros = vec![0; dirty - end];
             let cut = segment.file.write_at(&zeros, end as u64).and_then(|()| segment.file.sync());
             cut.map_err(StorageError::io("cut the unfinished tail of", &segment.path))?;
+            settle(folder, &segment, end)?;
             Ok(Some(Active::at(segment, end as u64)))
         }
         Stop::Damaged { at, what } => Err(StorageError::damaged(&segment.path, at as u64, what)),

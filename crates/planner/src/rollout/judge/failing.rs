@@ -67,7 +67,11 @@ pub(super) fn stuck(
     let ends_ms = old
         .map_or(0, |old| old.drain_timeout_ms.saturating_add(old.container.stop_grace_period_ms));
     let waits_ms = policy.delay_ms.saturating_add(ends_ms);
-    let at_ms = rollout.progress_at_ms.saturating_add(waits_ms).saturating_add(deadline_ms);
+    // What another leader wrote down by its clock says nothing about the time that has passed: the
+    // deadline begins anew with each leader.
+    let here_ms = Some(rollout.progress_at_ms).filter(|progress| *progress <= view.now_ms);
+    let since_ms = here_ms.unwrap_or(0).max(view.leads_since_ms);
+    let at_ms = since_ms.saturating_add(waits_ms).saturating_add(deadline_ms);
     if view.now_ms < at_ms {
         steps.wake_at(at_ms);
         return None;
