@@ -13,6 +13,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     // The wire.
     ("cluster-pb", &[]),
     ("cluster-wire", &["cluster-model", "cluster-pb"]),
+    // The state as a file: managers write it, clusterctl reads it.
+    ("cluster-archive", &["cluster-model"]),
     // Parts that know nothing of the cluster's state.
     ("cluster-identity", &[]),
     ("cluster-daemon", &[]),
@@ -25,6 +27,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         "cluster-manager",
         &[
             "cluster-model",
+            "cluster-archive",
             "cluster-planner",
             "cluster-pb",
             "cluster-wire",
@@ -47,7 +50,14 @@ const LAYERS: &[(&str, &[&str])] = &[
     ),
     (
         "cluster-ctl",
-        &["cluster-model", "cluster-pb", "cluster-wire", "cluster-identity", "cluster-lab"],
+        &[
+            "cluster-model",
+            "cluster-archive",
+            "cluster-pb",
+            "cluster-wire",
+            "cluster-identity",
+            "cluster-lab",
+        ],
     ),
     ("cluster-example-web", &[]),
     ("xtask", &["cluster-lab"]),

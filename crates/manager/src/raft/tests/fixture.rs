@@ -39,6 +39,7 @@ pub(crate) fn bootstrap() -> Command {
         lease_ms: 3000,
         managers: BTreeMap::new(),
         strategy: Default::default(),
+        upkeep: Default::default(),
     }))
 }
 
