@@ -145,6 +145,29 @@ impl Folder {
         manager
     }
 
+    /// Runs a subcommand of the manager's program to its end.
+    pub fn run(&self, args: &[&str]) -> Ran {
+        let program = install::bin_dir().join("cluster-manager");
+        let mut command = Command::new(program);
+        command.args(args).stdin(Stdio::null()).output().expect("the manager's program").into()
+    }
+
+    /// Starts a manager that joins the one in `first`, and waits until it is a member.
+    pub fn join(&self, first: &Folder, name: &str, more: &[&str]) -> Manager<'_> {
+        let context = first.file("admin.json");
+        let ran = ctl(&context, &["cluster", "token", "--role", "manager", "--quiet"]);
+        assert_eq!(ran.code, 0, "{ran:?}");
+        let (address, token) = (first.address(), ran.stdout.trim().to_owned());
+        let args = ["--join", &address, "--token", &token, "--name", name];
+        let mut manager = self.spawn(&[&args, more].concat());
+        until("the manager is a member", SOON, || {
+            assert!(!manager.has_ended(), "the manager ended: {}", manager.told());
+            let told = manager.told();
+            if told.contains("manager ready") { Ok(()) } else { Err(told) }
+        });
+        manager
+    }
+
     /// Starts a manager that must end by itself, with an error that says each of these.
     pub fn refused(&self, args: &[&str], says: &[&str]) {
         let ran = self.spawn(args).ended();
@@ -221,6 +244,18 @@ impl Drop for Manager<'_> {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// The administrator's context of `first`, with the addresses of all of these; in `first`'s folder.
+pub fn context_of(first: &Folder, all: &[&Folder]) -> PathBuf {
+    let text = fs::read(first.file("admin.json")).expect("the context");
+    let mut context: serde_json::Value = serde_json::from_slice(&text).expect("JSON");
+    context["managers"] = all.iter().map(|folder| folder.address()).collect();
+    let path = first.root.path().join("all.json");
+    fs::write(&path, context.to_string()).expect("the context of all");
+    let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    fs::set_permissions(&path, private).expect("its mode");
+    path
 }
 
 /// Runs `clusterctl` with a context file.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::error::{ContextKind, ContextValue};
 use clap::{Parser, Subcommand};
 
-use crate::commands::{cluster, completions, context, explain, lab, node, service};
+use crate::commands::{cluster, completions, context, explain, lab, manager, node, service};
 use crate::text::shortened;
 use crate::values::duration::duration;
 
@@ -55,7 +55,10 @@ pub enum Command {
     /// Nodes: where it runs
     #[command(subcommand)]
     Node(node::Verb),
-    /// The cluster as a whole, and tokens for joining it
+    /// Managers: who keeps the cluster's state
+    #[command(subcommand)]
+    Manager(manager::Verb),
+    /// The cluster as a whole, snapshots of it, and tokens for joining it
     #[command(subcommand)]
     Cluster(cluster::Verb),
     /// Why a service or task is where it is, or nowhere, and what led to it

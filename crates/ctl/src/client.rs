@@ -183,6 +183,9 @@ calls! {
     Read explain: ExplainRequest -> pb::ExplainResponse;
     Read forecast: ForecastRequest -> pb::ForecastResponse;
     Read logs: LogsRequest -> Streaming<pb::LogsResponse>;
+    Read list_managers: ListManagersRequest -> pb::ListManagersResponse;
+    Write change_manager: ChangeManagerRequest -> pb::ChangeManagerResponse;
+    Read save_snapshot: SaveSnapshotRequest -> Streaming<pb::SaveSnapshotResponse>;
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ pub mod completions;
 pub mod context;
 pub mod explain;
 pub mod lab;
+pub mod manager;
 pub mod node;
 pub mod service;
 
@@ -18,6 +19,7 @@ pub fn run(command: &Command, invocation: &mut Invocation) -> Result<i32, Error>
     match command {
         Command::Service(verb) => wait(service::run(verb, invocation)).map(|()| 0),
         Command::Node(verb) => wait(node::run(verb, invocation)).map(|()| 0),
+        Command::Manager(verb) => wait(manager::run(verb, invocation)).map(|()| 0),
         Command::Cluster(verb) => wait(cluster::run(verb, invocation)).map(|()| 0),
         Command::Explain(args) => wait(explain::run(args, invocation)).map(|()| 0),
         Command::Context(verb) => context::run(verb, invocation).map(|()| 0),

@@ -8,7 +8,7 @@ mod service;
 mod task;
 
 pub use self::history::{EventView, ExplainView, RevisionView, RolloutView, RunView, SlotView};
-pub use self::node::{ClusterView, GenericView, NodeView};
+pub use self::node::{ClusterView, GenericView, ManagerView, NodeView};
 pub use self::policy::{
     AffinityView, DisconnectView, HealthView, ProbeView, ScheduleView, UpdateView,
 };

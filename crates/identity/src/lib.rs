@@ -35,7 +35,9 @@ pub use secret::SecretPem;
 pub use tls::client::{ChannelOptions, ClientStream, TlsClient, connect, connect_lazy};
 pub use tls::connect_error::{ConnectError, find_connect_error};
 pub use tls::pinned::SeenCa;
-pub use tls::server::{AcceptError, Peer, PeerInfo, TlsConn, TlsIncoming, TlsServer, serve_tls};
+pub use tls::server::{
+    AcceptError, Peer, PeerInfo, TlsConn, TlsIncoming, TlsServer, serve_tls, serve_tls_until,
+};
 pub use tls::{Error as TlsError, Protocol, TlsIdentity};
 pub use token::{Error as TokenError, JoinSecret, JoinToken};
 

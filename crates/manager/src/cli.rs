@@ -1,10 +1,11 @@
 //! The command line of `cluster-manager`.
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{ArgGroup, Parser, ValueEnum};
+use clap::{ArgGroup, Args, Command, CommandFactory as _, FromArgMatches as _, Parser, ValueEnum};
 
 /// A manager: keeps the cluster's desired state and makes the workers run it.
 ///
@@ -55,9 +56,79 @@ pub struct Cli {
     #[arg(long, env = "CLUSTER_JOIN_TOKEN", hide_env_values = true)]
     pub token: Option<String>,
 
+    /// Join as a spare: hold the log and serve, but do not vote until promoted
+    #[arg(long, requires = "join")]
+    pub spare: bool,
+
+    /// Folder for scheduled snapshots [default: snapshots-scheduled in the data folder]
+    #[arg(long, value_name = "DIR")]
+    pub snapshot_dir: Option<PathBuf>,
+
     /// Form of the log on stderr
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
+}
+
+/// Begin anew with one manager, after most managers were lost for good.
+///
+/// Says what will be kept, lost and dropped; changes nothing without --yes. All other managers must
+/// be off: they cannot come back with their old folders, but may join again with empty ones. Workers
+/// come back by themselves and their containers run on.
+#[derive(Clone, Debug, Args)]
+#[command(group(ArgGroup::new("source").args(["from_data", "from_snapshot"]).required(true)))]
+pub struct Recover {
+    /// Data folder of the manager that survived, or a new folder with --from-snapshot
+    #[arg(long, value_name = "DIR", env = "CLUSTER_MANAGER_DATA_DIR")]
+    pub data_dir: PathBuf,
+
+    /// From the log and state in the data folder
+    #[arg(long)]
+    pub from_data: bool,
+
+    /// From a file that `clusterctl cluster snapshot save` or the schedule wrote
+    #[arg(long, value_name = "FILE")]
+    pub from_snapshot: Option<PathBuf>,
+
+    /// Address and port at which others will reach this manager [default: as before]
+    #[arg(long, value_name = "IP:PORT")]
+    pub advertise: Option<SocketAddr>,
+
+    /// Name of the manager [default: as before, or the host name]
+    #[arg(long)]
+    pub name: Option<String>,
+
+    /// Do it
+    #[arg(long)]
+    pub yes: bool,
+}
+
+/// What the command line asks for.
+#[derive(Clone, Debug)]
+pub enum Program {
+    Run(Box<Cli>),
+    Recover(Recover),
+}
+
+impl Program {
+    /// All of the command line: a manager's own flags, or a subcommand in their place.
+    pub fn command() -> Command {
+        let recover = Recover::augment_args(Command::new("recover"));
+        Cli::command()
+            .subcommand(recover)
+            .subcommand_negates_reqs(true)
+            .args_conflicts_with_subcommands(true)
+            .disable_help_subcommand(true)
+    }
+
+    pub fn parse_from<T: Into<OsString> + Clone>(
+        words: impl IntoIterator<Item = T>,
+    ) -> Result<Self, clap::Error> {
+        let matches = Self::command().try_get_matches_from(words)?;
+        match matches.subcommand() {
+            Some(("recover", matches)) => Recover::from_arg_matches(matches).map(Self::Recover),
+            _ => Cli::from_arg_matches(&matches).map(Box::new).map(Self::Run),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -126,6 +197,24 @@ mod tests {
         for wrong in ["", "3", "s", "3h", "-1s"] {
             assert!(duration(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn subcommands_stand_in_place_of_flags() {
+        Program::command().debug_assert();
+        let parse = |line: &str| Program::parse_from(line.split(' '));
+        let run = parse("cluster-manager --data-dir d --join 10.0.0.1:7100 --token t --spare");
+        assert!(matches!(run, Ok(Program::Run(cli)) if cli.spare));
+        let recover = parse("cluster-manager recover --data-dir d --from-data");
+        assert!(
+            matches!(recover, Ok(Program::Recover(recover)) if recover.from_data && !recover.yes)
+        );
+        assert!(parse("cluster-manager recover --data-dir d").is_err(), "from what?");
+        let both = "cluster-manager recover --data-dir d --from-data --from-snapshot f";
+        assert!(parse(both).is_err());
+        assert!(parse("cluster-manager --data-dir d recover --from-data").is_err());
+        assert!(parse("cluster-manager").is_err());
+        assert!(parse("cluster-manager --data-dir d --spare").is_err(), "a spare joins");
     }
 
     #[test]

@@ -25,6 +25,8 @@ use logs::LogHub;
 use reports::Batch;
 use table::SessionTable;
 
+use crate::managers::wellbeing::Wellbeing;
+
 /// Endpoint deltas a session may lag behind before it is sent the full set instead.
 const ENDPOINTS_BACKLOG: usize = 256;
 
@@ -34,6 +36,8 @@ pub struct Dispatch {
     pub hearing: Hearing,
     pub logs: LogHub,
     pub contact: Contact,
+    /// How the managers are doing.
+    pub wellbeing: Wellbeing,
     /// Endpoint deltas, computed once for all sessions. The messages of one delta travel together,
     /// so that a session that lags misses all of them or none.
     pub endpoints: broadcast::Sender<Arc<Vec<pb::Endpoints>>>,
@@ -53,6 +57,7 @@ impl Dispatch {
             sessions: SessionTable::default(),
             hearing: Hearing::default(),
             contact: Contact::default(),
+            wellbeing: Wellbeing::default(),
             logs: LogHub::default(),
             endpoints: broadcast::Sender::new(ENDPOINTS_BACKLOG),
             withdrawn: watch::Sender::new(0),

@@ -65,6 +65,7 @@ pub fn begin(cli: &Cli, name: &str) -> anyhow::Result<Founding> {
         lease_ms: milliseconds(cli.lease)?,
         managers: [(node_id, manager)].into(),
         strategy: Default::default(),
+        upkeep: Default::default(),
     };
     let founding = Founding { version: VERSION, cluster, node_id };
     let bytes = serde_json::to_vec(&founding)?;

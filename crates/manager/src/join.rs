@@ -69,9 +69,7 @@ async fn certificate_from(
 pub async fn membership(
     addresses: &[String],
     identity: &TlsIdentity,
-    node_id: &str,
-    name: &str,
-    advertise: &str,
+    newcomer: &JoinGroupRequest,
 ) -> anyhow::Result<()> {
     let client = TlsClient::manager(identity);
     let mut last = String::new();
@@ -82,12 +80,7 @@ pub async fn membership(
         for address in addresses {
             let asked = async {
                 let channel = connect(address, &client, &ChannelOptions::default()).await?;
-                let request = JoinGroupRequest {
-                    node_id: node_id.to_owned(),
-                    name: name.to_owned(),
-                    address: advertise.to_owned(),
-                };
-                let answer = PeerClient::new(channel).join_group(request).await;
+                let answer = PeerClient::new(channel).join_group(newcomer.clone()).await;
                 answer.map(drop).map_err(|status| anyhow::anyhow!("{}", status.message()))
             };
             match tokio::time::timeout(ATTEMPT, asked).await {

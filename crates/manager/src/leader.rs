@@ -15,13 +15,18 @@ use cluster_daemon::{Backoff, Scope};
 
 use crate::context::Context;
 use crate::dispatch::contact;
+use crate::managers::replace;
 use crate::raft::Leadership;
 
+/// How long workers may take to find a manager that begins anew: twice their longest back-off and
+/// some handshakes, on a busy machine.
+const RETURN_GRACE: Duration = Duration::from_secs(20);
 /// An election that takes longer finds workers that wait before they dial again.
 const QUICK_ELECTION: Duration = Duration::from_secs(1);
 
 /// Follows leadership for as long as the manager runs.
-pub async fn run(context: Context, scope: Scope) {
+/// After a recovery workers get more time to come back before any is taken for lost.
+pub async fn run(context: Context, scope: Scope, mut recovered: bool) {
     scope.spawn_restarting("contact", backoff(), {
         let context = context.clone();
         move || contact::run(context.clone())
@@ -39,7 +44,13 @@ pub async fn run(context: Context, scope: Scope) {
                 drop(role);
                 leaderless = Some(Instant::now());
             }
-            let since = leases_since(leaderless, Instant::now());
+            let mut since = leases_since(leaderless, Instant::now());
+            if recovered && now.this_node_leads_and_caught_up {
+                since = Instant::now() + RETURN_GRACE;
+                recovered = false;
+            }
+            let leads = now.this_node_leads_and_caught_up.then(Instant::now);
+            context.dispatch.wellbeing.leads(leads);
             if let Some(role) = begin(&context, &scope, &now, since) {
                 present = Some((now, role));
                 leaderless = None;
@@ -77,6 +88,10 @@ fn begin(
         role.spawn_restarting("liveness", backoff(), {
             let context = context.clone();
             move || liveness::run(context.clone(), since)
+        });
+        role.spawn_restarting("managers", backoff(), {
+            let context = context.clone();
+            move || replace::run(context.clone())
         });
         role.spawn_restarting("withdrawn", backoff(), {
             let context = context.clone();

@@ -14,5 +14,7 @@ pub mod founding;
 pub mod host;
 pub mod join;
 pub mod leader;
+pub mod managers;
 pub mod raft;
+pub mod recover;
 pub mod serve;

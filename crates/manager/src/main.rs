@@ -2,12 +2,21 @@
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
 use cluster_daemon::telemetry;
-use cluster_manager::cli::{Cli, LogFormat};
+use cluster_manager::cli::{Cli, LogFormat, Program};
+use cluster_manager::recover;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    match Program::parse_from(std::env::args_os()).unwrap_or_else(|error| error.exit()) {
+        Program::Run(cli) => run(*cli),
+        Program::Recover(cli) => match recover::run(&cli, &mut say) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(&error),
+        },
+    }
+}
+
+fn run(cli: Cli) -> ExitCode {
     let format = match cli.log_format {
         LogFormat::Text => telemetry::LogFormat::Text,
         LogFormat::Json => telemetry::LogFormat::Json,
@@ -24,6 +33,12 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error),
     }
+}
+
+fn say(text: &str) {
+    use std::io::Write as _;
+    // A reader that left wants no more.
+    let _ = writeln!(std::io::stdout(), "{text}");
 }
 
 #[expect(clippy::print_stderr, reason = "the last words of a program go to the terminal")]

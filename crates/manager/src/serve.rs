@@ -9,13 +9,16 @@ use cluster_daemon::{Backoff, DataDirLock, OnError, Scope, shutdown};
 use cluster_identity::net::Listener;
 use cluster_identity::{
     Ca, ChannelOptions, DEFAULT_VALIDITY, Identity, KeyAndCsr, Role, SecretPem, TlsClient,
-    TlsIdentity, TlsServer, connect_lazy, now_unix, renew_at, serve_tls,
+    TlsIdentity, TlsServer, connect_lazy, now_unix, renew_at, serve_tls_until,
 };
 use cluster_model::Command;
 use cluster_pb::ca::v1::ca_server::CaServer;
 use cluster_pb::control::v1::control_server::ControlServer;
 use cluster_pb::dispatcher::v1::dispatcher_server::DispatcherServer;
+use cluster_pb::peer::v1::JoinGroupRequest;
 use cluster_pb::peer::v1::peer_server::PeerServer;
+use futures::StreamExt as _;
+use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 
 use crate::access::AccessLayer;
@@ -30,11 +33,19 @@ use crate::dispatch::publish::DispatcherService;
 use crate::dispatch::{Dispatch, reports, router};
 use crate::founding::{self, Founding};
 use crate::host::Host;
+use crate::managers::{handover, schedule, standing};
 use crate::raft::{RaftConfig, RaftNode};
-use crate::{join, leader};
+use crate::{join, leader, recover};
 
 /// How long what is under way may take to end after a stop signal.
 const DRAIN: Duration = Duration::from_secs(3);
+/// Between refusing new connections and asking the present ones to end: whoever has just connected
+/// gets its request through.
+const LINGER: Duration = Duration::from_millis(300);
+/// For requests under way, after which their connections are cut.
+const GRACE: Duration = Duration::from_millis(700);
+const RESTART_MIN: Duration = Duration::from_secs(1);
+const RESTART_MAX: Duration = Duration::from_secs(60);
 /// A connection whose peer does not answer a ping for this long is dead.
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(4);
 const KEEPALIVE_PERIOD: Duration = Duration::from_secs(4);
@@ -57,6 +68,10 @@ pub struct Manager {
     name: String,
     founding: Option<Founding>,
     context: Context,
+    /// This is the first start after a recovery.
+    recovered: bool,
+    /// Refuses new connections.
+    closing: CancellationToken,
     scope: Arc<Scope>,
     _lock: DataDirLock,
 }
@@ -67,6 +82,12 @@ impl Manager {
         let name = name(&cli)?;
         let lock = DataDirLock::acquire(&cli.data_dir)
             .with_context(|| format!("cannot use {} (--data-dir)", cli.data_dir.display()))?;
+        standing::check(&cli.data_dir)?;
+        if recover::finish_swap(&cli.data_dir)? {
+            tracing::warn!("finished a recovery that was interrupted");
+        }
+        let recovery = recover::pending(&cli.data_dir)?;
+        let recovered = recovery.is_some();
         // Before anything is founded or joined, so that a taken port leaves nothing half-done.
         let listener = host.net.listen(cli.listen);
         let listener = listener
@@ -84,6 +105,10 @@ impl Manager {
             identity: tls.clone(),
             dispatch,
         };
+        if let Some(recovery) = recovery {
+            // Nobody is served before: the state still names the managers of old.
+            recover::complete(&context, &cli.data_dir, recovery).await?;
+        }
         let scope = Arc::new(Scope::root("manager"));
         scope.spawn("reports", OnError::Shutdown, {
             let context = context.clone();
@@ -97,9 +122,12 @@ impl Manager {
                 router::run(context).await;
             }
         });
-        let serving = serve(context.clone(), listener, &tls, scope.token());
-        scope.spawn("server", OnError::Shutdown, serving);
-        Ok(Self { cli, name, founding, context, scope, _lock: lock })
+        let closing = CancellationToken::new();
+        // It ends in its own way: what is asked already is still answered.
+        scope.spawn_cooperative("server", OnError::Shutdown, |stop| {
+            serve(context.clone(), listener, &tls, closing.clone(), stop)
+        });
+        Ok(Self { cli, name, founding, context, recovered, closing, scope, _lock: lock })
     }
 
     /// What its parts share.
@@ -110,13 +138,19 @@ impl Manager {
     /// Makes it a member, if it is none yet, and lets it lead or follow.
     pub async fn take_part(&mut self) -> anyhow::Result<()> {
         let founding = self.founding.take();
-        let Self { cli, name, context, scope, .. } = &*self;
+        let Self { cli, name, context, scope, recovered, .. } = &*self;
+        let recovered = *recovered;
         become_member(cli, name, context, founding, scope).await?;
         scope.spawn("leadership", OnError::Shutdown, {
             let (context, child) = (context.clone(), scope.child("roles"));
             async move {
-                leader::run(context, child).await;
+                leader::run(context, child, recovered).await;
             }
+        });
+        let snapshots = cli.snapshot_dir.clone().unwrap_or(cli.data_dir.join(schedule::FOLDER));
+        scope.spawn_restarting("schedule", Backoff::new(RESTART_MIN, RESTART_MAX), {
+            let context = context.clone();
+            move || schedule::run(context.clone(), snapshots.clone())
         });
         scope.spawn_restarting(
             "renewal",
@@ -135,7 +169,17 @@ impl Manager {
     pub async fn until(self, stop: impl Future<Output: std::fmt::Debug>) -> anyhow::Result<()> {
         let raft = &self.context.raft;
         let result = tokio::select! {
-            signal = stop => { tracing::info!(?signal, "stopping"); Ok(()) }
+            signal = stop => {
+                tracing::info!(?signal, "stopping");
+                handover::before_stopping(&self.context).await;
+                self.closing.cancel();
+                tokio::time::sleep(LINGER).await;
+                Ok(())
+            }
+            reason = standing::lost(self.context.clone(), &self.cli.data_dir) => {
+                tracing::warn!(reason, "this manager ends: its data folder is of no more use");
+                Ok(())
+            }
             failure = self.scope.failed() => Err(anyhow::anyhow!("{failure}")),
             reason = raft.failed() => Err(anyhow::anyhow!("{reason}")),
         };
@@ -147,13 +191,17 @@ impl Manager {
     }
 }
 
+/// The machine's name.
+pub(crate) fn host_name() -> anyhow::Result<String> {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .context("cannot read the host name; give --name")?;
+    Ok(name.trim().to_owned())
+}
+
 fn name(cli: &Cli) -> anyhow::Result<String> {
     let name = match &cli.name {
         Some(name) => name.clone(),
-        None => std::fs::read_to_string("/proc/sys/kernel/hostname")
-            .context("cannot read the host name; give --name")?
-            .trim()
-            .to_owned(),
+        None => host_name()?,
     };
     cluster_model::validate::name("name", &name)
         .map_err(|invalid| anyhow::anyhow!("--name: {invalid}"))?;
@@ -237,9 +285,14 @@ fn serve(
     context: Context,
     listener: Listener,
     tls: &TlsIdentity,
-    stop: tokio_util::sync::CancellationToken,
+    closing: CancellationToken,
+    stop: CancellationToken,
 ) -> impl Future<Output = anyhow::Result<()>> + use<> {
-    let incoming = serve_tls(listener, TlsServer::new(tls, cluster_identity::Protocol::Grpc));
+    let tls = TlsServer::new(tls, cluster_identity::Protocol::Grpc);
+    let incoming = serve_tls_until(listener, tls, closing.cancelled_owned());
+    // An end of the stream would end what is served, too.
+    let incoming = incoming.chain(futures::stream::pending());
+    let ending = stop.clone();
     let control = ControlServer::new(ControlService::new(context.clone()))
         .max_decoding_message_size(REQUEST_BYTES_MAX);
     let dispatcher = DispatcherServer::new(DispatcherService { context: context.clone() })
@@ -256,7 +309,13 @@ fn serve(
         .add_service(PeerServer::new(PeerService { context: context.clone() }))
         .add_service(context.raft.service())
         .serve_with_incoming_shutdown(incoming, async move { stop.cancelled().await });
-    async move { Ok(server.await?) }
+    async move {
+        tokio::select! {
+            ended = server => Ok(ended?),
+            // Streams of other managers end when those notice that this one has gone.
+            () = async { ending.cancelled().await; tokio::time::sleep(GRACE).await } => Ok(()),
+        }
+    }
 }
 
 /// Makes this manager a member of its group, if it is none yet.
@@ -286,7 +345,9 @@ async fn become_member(
         return Ok(());
     }
     let (node_id, advertise) = (context.node_id.to_string(), cli.advertised().to_string());
-    let membership = join::membership(&cli.join, &context.identity, &node_id, name, &advertise);
+    let newcomer =
+        JoinGroupRequest { node_id, name: name.to_owned(), address: advertise, spare: cli.spare };
+    let membership = join::membership(&cli.join, &context.identity, &newcomer);
     tokio::select! {
         result = membership => result,
         failure = scope.failed() => Err(anyhow::anyhow!("{failure}")),

@@ -4,6 +4,7 @@
 //! stale. A refused command changes nothing; a plan is checked step by step.
 
 mod job;
+mod managers;
 mod plan;
 mod rollout;
 mod service;
@@ -76,6 +77,8 @@ impl Step<'_> {
             }
             Command::Plan { at_ms, changes } => Ok(self.plan(*at_ms, changes)),
             Command::RecordStatus { reports } => Ok(self.record_status(reports)),
+            Command::UpdateUpkeep { version, upkeep } => self.update_upkeep(*version, *upkeep),
+            Command::Recover { version, id, manager } => self.recover(*version, *id, manager),
         }
     }
 
@@ -98,10 +101,7 @@ impl Step<'_> {
     }
 
     fn update_cluster(&mut self, version: u64, strategy: Strategy) -> Result<Reply, Refusal> {
-        let current = self.state.cluster().ok_or(Refusal::NotBootstrapped)?.version;
-        if current != version {
-            return Err(Refusal::VersionMoved { kind: "cluster".into(), read: version, current });
-        }
+        self.same_cluster(version)?;
         self.edit_cluster(|cluster| cluster.strategy = strategy)
     }
 

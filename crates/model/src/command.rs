@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::cluster::{Cluster, Manager, Secret};
+use crate::cluster::{Cluster, Manager, Secret, Upkeep};
 use crate::id::{NodeId, ServiceId, TaskId};
 use crate::node::{NodeDescription, NodeSpec};
 use crate::service::{JobOutcome, Rollout};
@@ -105,6 +105,18 @@ pub enum Command {
     /// What agents report.
     RecordStatus {
         reports: Vec<(NodeId, StatusReport)>,
+    },
+    /// What managers do for their own group. `version` is the one the user read.
+    UpdateUpkeep {
+        version: u64,
+        upkeep: Upkeep,
+    },
+    /// The group begins anew with one manager, which took the state over from a survivor or a
+    /// snapshot. `version` is the cluster object's as it was taken over: applied once.
+    Recover {
+        version: u64,
+        id: NodeId,
+        manager: Manager,
     },
 }
 

@@ -25,7 +25,7 @@ pub mod validate;
 
 pub use apply::{Outcome, apply};
 pub use changes::Changes;
-pub use cluster::{Cluster, Manager};
+pub use cluster::{Cluster, Manager, Upkeep};
 pub use command::{Change, Command, NewTask, Refusal, Reply, StatusReport, Steer};
 pub use id::{ClusterId, NodeId, ServiceId, TaskId};
 pub use node::{Availability, DrainPolicy, Node, NodeDescription, NodeSpec, NodeState};

@@ -19,6 +19,7 @@ mod ids;
 mod job;
 pub mod liveness;
 mod lost;
+pub mod managers;
 mod pass;
 mod reaper;
 mod replicated;

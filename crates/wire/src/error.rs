@@ -55,6 +55,7 @@ codes! {
     Ambiguous = "E0110", InvalidArgument, false, "give more characters of the id, or the exact name";
     TooLarge = "E0111", InvalidArgument, false, "";
     NotNow = "E0112", FailedPrecondition, false, "`clusterctl service inspect SERVICE` shows where the service stands";
+    QuorumAtRisk = "E0113", FailedPrecondition, true, "`clusterctl manager ls` shows which managers are heard";
     NoCertificate = "E0201", Unauthenticated, false, "use a context of this cluster (`clusterctl context ls`)";
     WrongRole = "E0202", PermissionDenied, false, "this certificate's role may not make this call";
     WrongToken = "E0203", Unauthenticated, false, "get the present token with `clusterctl cluster token --role worker|manager`";

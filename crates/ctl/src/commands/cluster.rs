@@ -1,6 +1,7 @@
-//! `cluster info|token|update`
+//! `cluster info|snapshot|token|update`
 
 mod info;
+mod snapshot;
 mod token;
 mod update;
 
@@ -17,6 +18,9 @@ pub enum Verb {
     Token(token::Args),
     /// Change settings of the whole cluster
     Update(update::Args),
+    /// The whole state as a file: save it, look into it, begin anew from it
+    #[command(subcommand)]
+    Snapshot(snapshot::Verb),
 }
 
 pub async fn run(verb: &Verb, invocation: &mut Invocation) -> Result<(), Error> {
@@ -24,5 +28,6 @@ pub async fn run(verb: &Verb, invocation: &mut Invocation) -> Result<(), Error> 
         Verb::Info(args) => info::run(args, invocation).await,
         Verb::Token(args) => token::run(args, invocation).await,
         Verb::Update(args) => update::run(args, invocation).await,
+        Verb::Snapshot(verb) => snapshot::run(verb, invocation).await,
     }
 }

@@ -46,6 +46,9 @@ pub struct Script {
     /// `nodes`.
     pub node_story: Vec<cluster_pb::types::v1::Node>,
     pub asked: usize,
+    pub managers: pb::ListManagersResponse,
+    pub managers_changed: Vec<pb::ChangeManagerRequest>,
+    pub snapshot: Vec<pb::SaveSnapshotResponse>,
 }
 
 /// Serves until dropped.
@@ -103,6 +106,7 @@ impl Fake {
 impl Control for Fake {
     type WatchServiceStream = Streamed<pb::WatchServiceResponse>;
     type LogsStream = Streamed<pb::LogsResponse>;
+    type SaveSnapshotStream = Streamed<pb::SaveSnapshotResponse>;
 
     async fn create_service(
         &self,
@@ -327,6 +331,39 @@ impl Control for Fake {
         self.answer(|script| {
             let stream: Self::LogsStream =
                 Box::pin(futures::stream::iter(script.logs.clone().into_iter().map(Ok)));
+            stream
+        })
+        .await
+    }
+
+    async fn list_managers(
+        &self,
+        _: Request<pb::ListManagersRequest>,
+    ) -> Result<Response<pb::ListManagersResponse>, Status> {
+        self.answer(|script| script.managers.clone()).await
+    }
+
+    async fn change_manager(
+        &self,
+        request: Request<pb::ChangeManagerRequest>,
+    ) -> Result<Response<pb::ChangeManagerResponse>, Status> {
+        self.answer(|script| {
+            let request = request.into_inner();
+            let id = format!("id-{}", request.manager);
+            let name = request.manager.clone();
+            script.managers_changed.push(request);
+            pb::ChangeManagerResponse { id, name, done: "done".into() }
+        })
+        .await
+    }
+
+    async fn save_snapshot(
+        &self,
+        _: Request<pb::SaveSnapshotRequest>,
+    ) -> Result<Response<Self::SaveSnapshotStream>, Status> {
+        self.answer(|script| {
+            let stream: Self::SaveSnapshotStream =
+                Box::pin(futures::stream::iter(script.snapshot.clone().into_iter().map(Ok)));
             stream
         })
         .await

@@ -23,6 +23,14 @@ pub fn milliseconds(text: &str) -> Result<u64, String> {
     Ok(ms)
 }
 
+/// Milliseconds, 0 for `off`.
+pub fn or_off(text: &str) -> Result<u64, String> {
+    match text {
+        "off" => Ok(0),
+        _ => milliseconds(text).map_err(|problem| format!("{problem}; or off")),
+    }
+}
+
 /// A duration that can be taken back: empty or 0 is none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span(pub Option<u64>);

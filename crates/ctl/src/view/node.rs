@@ -115,6 +115,14 @@ pub struct ClusterView {
     /// Why tasks of silent nodes are not replaced; empty when all is well.
     pub storm: String,
     pub managers: Vec<ManagerView>,
+    /// SHA-256 of the state at `index`.
+    pub state_hash: String,
+    /// 0: off.
+    pub replace_dead_managers_after_ms: u64,
+    /// 0: off.
+    pub snapshot_every_ms: u64,
+    pub snapshot_keep: u32,
+    pub warnings: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -126,11 +134,21 @@ pub struct ManagerView {
     pub voter: bool,
     pub matched: u64,
     pub answering: bool,
+    /// `leader`, `voter`, `spare` or `leaving`
+    pub role: String,
+    pub heard: bool,
+    pub silent_ms: u64,
+    /// Null when not known.
+    pub lag: Option<u64>,
+    pub version: String,
+    /// 0: none that is known.
+    pub snapshot_at_ms: u64,
+    pub snapshot_failure: String,
 }
 
-impl From<control::GetClusterResponse> for ClusterView {
-    fn from(cluster: control::GetClusterResponse) -> Self {
-        let manager = |manager: control::ManagerStatus| ManagerView {
+impl From<control::ManagerStatus> for ManagerView {
+    fn from(manager: control::ManagerStatus) -> Self {
+        Self {
             id: manager.id,
             name: manager.name,
             address: manager.address,
@@ -138,7 +156,19 @@ impl From<control::GetClusterResponse> for ClusterView {
             voter: manager.voter,
             matched: manager.matched,
             answering: manager.answering,
-        };
+            role: manager.role,
+            heard: manager.heard,
+            silent_ms: manager.silent_ms,
+            lag: manager.lag,
+            version: manager.version,
+            snapshot_at_ms: manager.snapshot_at_ms,
+            snapshot_failure: manager.snapshot_failure,
+        }
+    }
+}
+
+impl From<control::GetClusterResponse> for ClusterView {
+    fn from(cluster: control::GetClusterResponse) -> Self {
         Self {
             id: cluster.id,
             name: cluster.name,
@@ -154,7 +184,12 @@ impl From<control::GetClusterResponse> for ClusterView {
             workers_ready: cluster.workers_ready,
             strategy: cluster.strategy,
             storm: cluster.storm,
-            managers: cluster.managers.into_iter().map(manager).collect(),
+            managers: cluster.managers.into_iter().map(ManagerView::from).collect(),
+            state_hash: cluster.state_hash,
+            replace_dead_managers_after_ms: cluster.replace_dead_managers_after_ms,
+            snapshot_every_ms: cluster.snapshot_every_ms,
+            snapshot_keep: cluster.snapshot_keep,
+            warnings: cluster.warnings,
         }
     }
 }

@@ -221,13 +221,24 @@ impl AsyncWrite for TlsConn {
 /// For `Server::serve_with_incoming` and `_shutdown`. The stream never yields an error: a failed
 /// accept or handshake is logged (rate bounded) and the next connection follows.
 pub fn serve_tls(listener: impl Into<Listener>, server: TlsServer) -> TlsIncoming {
-    serve_bounded(listener.into(), server, MAX_HANDSHAKES)
+    serve_bounded(listener.into(), server, MAX_HANDSHAKES, std::future::pending())
+}
+
+/// As [`serve_tls`], until `closing` completes: then new connections are refused, those whose
+/// handshake is under way still come, and after the last of them the stream ends.
+pub fn serve_tls_until(
+    listener: impl Into<Listener>,
+    server: TlsServer,
+    closing: impl Future<Output = ()> + Send + 'static,
+) -> TlsIncoming {
+    serve_bounded(listener.into(), server, MAX_HANDSHAKES, closing)
 }
 
 pub(crate) fn serve_bounded(
     listener: Listener,
     server: TlsServer,
     max_handshakes: usize,
+    closing: impl Future<Output = ()> + Send + 'static,
 ) -> TlsIncoming {
     let (ready, connections) = mpsc::channel(READY_CONNECTIONS);
     let accepting = Accepting {
@@ -239,7 +250,7 @@ pub(crate) fn serve_bounded(
         refused: LogGate::default(),
         failed: LogGate::default(),
     };
-    TlsIncoming { connections, task: tokio::spawn(accepting.run(listener)) }
+    TlsIncoming { connections, task: tokio::spawn(accepting.run(listener, closing)) }
 }
 
 /// Connections that have completed their handshake. Dropping it stops accepting.
@@ -262,6 +273,14 @@ impl Drop for TlsIncoming {
     }
 }
 
+/// The next connection; none ever comes to a closed listener.
+async fn accept(listener: Option<&mut Listener>) -> io::Result<(Socket, SocketAddr)> {
+    match listener {
+        Some(listener) => listener.accept().await,
+        None => std::future::pending().await,
+    }
+}
+
 type Handshake = Result<(), (SocketAddr, AcceptError)>;
 
 struct Accepting {
@@ -275,13 +294,16 @@ struct Accepting {
 }
 
 impl Accepting {
-    async fn run(mut self, mut listener: Listener) {
-        loop {
+    async fn run(mut self, listener: Listener, closing: impl Future<Output = ()>) {
+        let mut closing = std::pin::pin!(closing);
+        let mut listener = Some(listener);
+        while listener.is_some() || !self.handshakes.is_empty() {
             let full = self.handshakes.len() >= self.max_handshakes;
             let evict_at = self.evict_at();
             tokio::select! {
                 Some(done) = self.handshakes.join_next() => self.note(done),
-                accepted = listener.accept(), if !full => match accepted {
+                () = &mut closing, if listener.is_some() => listener = None,
+                accepted = accept(listener.as_mut()), if !full => match accepted {
                     Ok((socket, addr)) => self.start(socket, addr),
                     Err(error) => {
                         if let Some(suppressed) = self.failed.pass(Instant::now()) {

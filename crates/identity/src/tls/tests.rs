@@ -53,7 +53,7 @@ async fn start(identity: &TlsIdentity) -> Running {
 async fn start_bounded(identity: &TlsIdentity, max_handshakes: usize) -> Running {
     let (listener, address) = listen().await;
     let server = TlsServer::new(identity, Protocol::Grpc);
-    let incoming = serve_bounded(listener.into(), server, max_handshakes);
+    let incoming = serve_bounded(listener.into(), server, max_handshakes, std::future::pending());
     let service = tower::service_fn(|request: http::Request<Body>| async move {
         let peer = request.extensions().get::<PeerInfo>().unwrap();
         let who = match &peer.peer {

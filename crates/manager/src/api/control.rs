@@ -3,23 +3,26 @@
 mod explain;
 mod forecast;
 mod logs;
+mod managers;
 mod node;
 mod service;
+mod snapshot;
 mod watch;
 
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use cluster_model::{Command, State, Task};
 use cluster_pb::control::v1 as pb;
 use cluster_pb::control::v1::control_server::Control;
-use cluster_wire::{Code, Failure, object, spec};
+use cluster_wire::{Code, Failure, object};
 use futures::Stream;
 use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
 
 use super::lookup;
 use crate::context::Context;
+use crate::managers::{change, survey};
 
 /// Objects on a page unless fewer are asked for.
 const PAGE_MAX: usize = 1000;
@@ -30,11 +33,16 @@ pub struct ControlService {
     context: Context,
     /// Forecasts that may be computed at once: each plans on a copy of the whole state.
     forecasts: Arc<Semaphore>,
+    /// States that may be read out at once: each is encoded whole.
+    saves: Arc<Semaphore>,
+    /// The last hash of the state, and its index.
+    hashed: Mutex<Option<(u64, String)>>,
 }
 
 impl ControlService {
     pub fn new(context: Context) -> Self {
-        Self { context, forecasts: Arc::new(Semaphore::new(1)) }
+        let one = || Arc::new(Semaphore::new(1));
+        Self { context, forecasts: one(), saves: one(), hashed: Mutex::default() }
     }
 }
 
@@ -44,6 +52,7 @@ type Streamed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 impl Control for ControlService {
     type WatchServiceStream = Streamed<pb::WatchServiceResponse>;
     type LogsStream = Streamed<pb::LogsResponse>;
+    type SaveSnapshotStream = Streamed<pb::SaveSnapshotResponse>;
 
     async fn create_service(
         &self,
@@ -216,12 +225,7 @@ impl Control for ControlService {
         &self,
         request: Request<pb::UpdateClusterRequest>,
     ) -> Result<Response<pb::UpdateClusterResponse>, Status> {
-        let request = request.into_inner();
-        let strategy = spec::strategy_from_str(&request.strategy).map_err(Failure::from)?;
-        let command = Command::UpdateCluster { version: request.version, strategy };
-        self.context.propose(command).await?;
-        tracing::info!(strategy = request.strategy, "cluster updated");
-        Ok(Response::new(pb::UpdateClusterResponse {}))
+        Ok(Response::new(self.change_cluster(request.into_inner()).await?))
     }
 
     async fn explain(
@@ -243,6 +247,30 @@ impl Control for ControlService {
         request: Request<pb::LogsRequest>,
     ) -> Result<Response<Self::LogsStream>, Status> {
         let stream = logs::open(&self.context, request.into_inner()).await?;
+        Ok(Response::new(Box::pin(stream)))
+    }
+
+    async fn list_managers(
+        &self,
+        request: Request<pb::ListManagersRequest>,
+    ) -> Result<Response<pb::ListManagersResponse>, Status> {
+        let mut told = survey::survey(&self.context, request.into_inner().stale).await;
+        told.managers = self.answering(told.managers);
+        Ok(Response::new(told))
+    }
+
+    async fn change_manager(
+        &self,
+        request: Request<pb::ChangeManagerRequest>,
+    ) -> Result<Response<pb::ChangeManagerResponse>, Status> {
+        Ok(Response::new(change::change(&self.context, request.into_inner()).await?))
+    }
+
+    async fn save_snapshot(
+        &self,
+        request: Request<pb::SaveSnapshotRequest>,
+    ) -> Result<Response<Self::SaveSnapshotStream>, Status> {
+        let stream = self.save(request.into_inner()).await?;
         Ok(Response::new(Box::pin(stream)))
     }
 }

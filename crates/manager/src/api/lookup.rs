@@ -69,6 +69,19 @@ pub fn member<'a>(state: &'a State, text: &str) -> Result<Member<'a>, Failure> {
     }
 }
 
+/// A manager, by its id, name or beginning of the id.
+pub fn manager(state: &State, text: &str) -> Result<(NodeId, String), Failure> {
+    let managers = || state.cluster().into_iter().flat_map(|cluster| &cluster.managers);
+    let exact = managers().find(|(id, manager)| {
+        manager.name == text || text.parse::<NodeId>().is_ok_and(|asked| asked == **id)
+    });
+    if let Some((id, manager)) = exact {
+        return Ok((*id, manager.name.clone()));
+    }
+    let found = by_prefix("manager", text, managers(), |(id, _)| id.to_string())?;
+    Ok((*found.0, found.1.name.clone()))
+}
+
 pub fn task<'a>(state: &'a State, text: &str) -> Result<&'a Task, Failure> {
     if let Some(found) = text.parse().ok().and_then(|id| state.task(id)) {
         return Ok(found);

@@ -4,6 +4,7 @@ use std::pin::Pin;
 
 use cluster_daemon::OnError;
 use cluster_model::{Command, Manager, NodeId, State};
+use cluster_pb::control::v1::{ChangeManagerRequest, ChangeManagerResponse, ListManagersResponse};
 use cluster_pb::peer::v1 as pb;
 use cluster_pb::peer::v1::peer_server::Peer;
 use cluster_wire::{Code, Failure};
@@ -15,6 +16,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::node_of;
 use crate::context::{Context, chain};
 use crate::dispatch::logs::{QUEUE, Wanted, collect};
+use crate::managers::{change, survey};
 
 pub struct PeerService {
     pub context: Context,
@@ -34,8 +36,10 @@ impl Peer for PeerService {
         if !self.context.raft.leadership().borrow().this_node_leads_and_caught_up {
             return Err(Failure::new(Code::NoLeader, "this manager does not lead").into());
         }
+        let caller = node_of(&request)?;
+        require_member(&self.context, caller)?;
         let (sender, receiver) = mpsc::channel(8);
-        let listening = listen(self.context.clone(), request.into_inner(), sender);
+        let listening = listen(self.context.clone(), caller, request.into_inner(), sender);
         self.context.dispatch.calls.spawn("hear", OnError::Log, listening);
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
     }
@@ -93,18 +97,59 @@ impl Peer for PeerService {
         let joined_at_ms = check_newcomer(&view.state, id, &name, &address)?
             .unwrap_or_else(|| self.context.clock.now_ms());
         let failed = |error| Failure::new(Code::NoLeader, chain(&error));
-        self.context.raft.add_manager(id, &address).await.map_err(failed)?;
-        tracing::info!(node_id = %id, name, address, "manager joined");
+        self.context.raft.add_manager(id, &address, request.spare).await.map_err(failed)?;
+        tracing::info!(node_id = %id, name, address, spare = request.spare, "manager joined");
         let manager = Manager { name, address, joined_at_ms };
         self.context.propose(Command::PutManager { id, manager }).await?;
         Ok(Response::new(pb::JoinGroupResponse {}))
     }
+
+    async fn survey_managers(
+        &self,
+        _: Request<pb::SurveyManagersRequest>,
+    ) -> Result<Response<ListManagersResponse>, Status> {
+        let told = survey::as_leader(&self.context);
+        let none = || Failure::new(Code::NoLeader, "this manager does not lead");
+        Ok(Response::new(told.ok_or_else(none)?))
+    }
+
+    async fn steer_manager(
+        &self,
+        request: Request<ChangeManagerRequest>,
+    ) -> Result<Response<ChangeManagerResponse>, Status> {
+        Ok(Response::new(change::here(&self.context, &request.into_inner()).await?))
+    }
+
+    async fn standing(
+        &self,
+        request: Request<pb::StandingRequest>,
+    ) -> Result<Response<pb::StandingResponse>, Status> {
+        let caller = node_of(&request)?;
+        let view = self.context.read(false).await?;
+        let listed =
+            view.state.cluster().is_some_and(|cluster| cluster.managers.contains_key(&caller));
+        let member = listed || is_member(&self.context, caller);
+        let term = self.context.raft.leadership().borrow().term;
+        Ok(Response::new(pb::StandingResponse { member, term }))
+    }
+}
+
+fn is_member(context: &Context, id: NodeId) -> bool {
+    context.raft.members().iter().any(|member| member.id == id)
+}
+
+fn require_member(context: &Context, id: NodeId) -> Result<(), Failure> {
+    if is_member(context, id) {
+        return Ok(());
+    }
+    Err(Failure::new(Code::Removed, format!("manager {id} is not in the group")))
 }
 
 /// Hears one follower for as long as this manager leads. Each message is answered, so that the
 /// follower knows that it is heard; answers it does not read hold nothing up and run together.
 async fn listen(
     context: Context,
+    caller: NodeId,
     mut inbound: Streaming<pb::HeardNodes>,
     sender: mpsc::Sender<Result<pb::Heard, Status>>,
 ) {
@@ -118,7 +163,15 @@ async fn listen(
         tokio::select! {
             message = inbound.message() => match message {
                 Ok(Some(heard)) => {
+                    if let Err(failure) = require_member(&context, caller) {
+                        // Whoever stopped reading needs no answer.
+                        let _ = sender.try_send(Err(failure.into()));
+                        return;
+                    }
                     context.dispatch.hearing.told(&heard.nodes);
+                    if let Some(manager) = heard.manager {
+                        context.dispatch.wellbeing.told(caller, manager);
+                    }
                     owed = true;
                 }
                 Ok(None) | Err(_) => return,

@@ -124,6 +124,6 @@ impl SessionTable {
 }
 
 /// The tables hold plain values, so what a panicking holder left behind is still whole.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

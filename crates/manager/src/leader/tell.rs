@@ -59,7 +59,8 @@ async fn speak(context: &Context, sender: mpsc::Sender<HeardNodes>) -> anyhow::R
         let mut rest = digest.as_slice();
         loop {
             let (nodes, more) = rest.split_at(rest.len().min(NODES_MAX));
-            sender.send(HeardNodes { nodes: nodes.to_vec() }).await?;
+            let manager = Some(context.dispatch.wellbeing.own());
+            sender.send(HeardNodes { nodes: nodes.to_vec(), manager }).await?;
             if more.is_empty() {
                 break;
             }

@@ -60,7 +60,7 @@ impl From<Failure> for MembersError {
     }
 }
 
-type Change = ChangeMembers<u64, Node>;
+pub(super) type Change = ChangeMembers<u64, Node>;
 
 impl RaftNode {
     /// The managers, in the order of their ids.
@@ -85,15 +85,21 @@ impl RaftNode {
             .collect()
     }
 
-    /// Makes a running manager a voter; also tells the group a voter's new address.
-    pub async fn add_manager(&self, id: NodeId, address: &str) -> Result<u64, MembersError> {
+    /// Makes a running manager a voter, or a learner only; also tells the group a member's new
+    /// address.
+    pub async fn add_manager(
+        &self,
+        id: NodeId,
+        address: &str,
+        learner: bool,
+    ) -> Result<u64, MembersError> {
         let changed = self
             .with_leader(self.timing().majority, |leader| async move {
                 let Some((to, at)) = leader else {
-                    return self.add_manager_here(id, address).await;
+                    return self.add_manager_here(id, address, learner).await;
                 };
                 let member = pb::Member { id: id.0, address: address.to_owned() };
-                let request = pb::AddManagerRequest { to: to.0, member: Some(member) };
+                let request = pb::AddManagerRequest { to: to.0, member: Some(member), learner };
                 let mut client = self.urgent_client(&at)?;
                 self.change_there(client.add_manager(request)).await
             })
@@ -143,13 +149,18 @@ impl RaftNode {
     }
 
     /// Adds a manager as the leader.
-    pub(crate) async fn add_manager_here(&self, id: NodeId, address: &str) -> Result<u64, Failure> {
+    pub(crate) async fn add_manager_here(
+        &self,
+        id: NodeId,
+        address: &str,
+        learner: bool,
+    ) -> Result<u64, Failure> {
         let known = self.members().into_iter().find(|member| member.id == id);
         if let Some(member) = &known
             && member.address != address
         {
             let nodes = BTreeMap::from([(id.0, Node::new(address))]);
-            self.change(ChangeMembers::SetNodes(nodes), self.timing().propose).await?;
+            self.change(ChangeMembers::SetNodes(nodes), false, self.timing().propose).await?;
         }
         if known.is_some_and(|member| member.voter) {
             return Ok(self.view().applied_index);
@@ -158,10 +169,14 @@ impl RaftNode {
         if let Err(reason) = self.check_newcomer(id) {
             // It stays no member, not even one that only listens.
             let forget = ChangeMembers::RemoveNodes(BTreeSet::from([id.0]));
-            let _ = self.change(forget, self.timing().majority).await;
+            let _ = self.change(forget, false, self.timing().majority).await;
             return Err(Failure::NotDone(reason));
         }
-        self.change(ChangeMembers::AddVoterIds(BTreeSet::from([id.0])), self.timing().propose).await
+        if learner {
+            return Ok(self.view().applied_index);
+        }
+        let add = ChangeMembers::AddVoterIds(BTreeSet::from([id.0]));
+        self.change(add, false, self.timing().propose).await
     }
 
     /// Makes a manager a learner and waits until it holds the log as it was then. openraft's own
@@ -205,7 +220,7 @@ impl RaftNode {
         }
         // Left behind it would only be one more to send to in vain.
         let forget = ChangeMembers::RemoveNodes(BTreeSet::from([id.0]));
-        let forgotten = self.change(forget, self.timing().majority).await;
+        let forgotten = self.change(forget, false, self.timing().majority).await;
         let cleanup = if forgotten.is_ok() { "" } else { "; it stays as a learner for now" };
         Err(Failure::NotDone(format!(
             "manager {id} at {address} did not take over the log in time{cleanup}"
@@ -230,14 +245,20 @@ impl RaftNode {
         } else {
             ChangeMembers::RemoveNodes(ids)
         };
-        self.change(change, self.timing().propose).await
+        self.change(change, false, self.timing().propose).await
     }
 
-    /// Commits one change, waiting for others under way.
-    async fn change(&self, change: Change, patience: Duration) -> Result<u64, Failure> {
+    /// Commits one change, waiting for others under way. With `retain`, who no longer votes goes on
+    /// learning.
+    pub(super) async fn change(
+        &self,
+        change: Change,
+        retain: bool,
+        patience: Duration,
+    ) -> Result<u64, Failure> {
         let deadline = Instant::now() + patience;
         loop {
-            let changing = self.raft().change_membership(change.clone(), false);
+            let changing = self.raft().change_membership(change.clone(), retain);
             let error = match tokio::time::timeout_at(deadline, changing).await {
                 Ok(Ok(done)) => return Ok(done.log_id.index),
                 Ok(Err(error)) => error,

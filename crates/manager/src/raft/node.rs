@@ -358,7 +358,7 @@ fn own_runtime() -> io::Result<Runtime> {
         .build()
 }
 
-fn lock_folder(dir: &Path) -> Result<Flock<File>, StorageError> {
+pub(super) fn lock_folder(dir: &Path) -> Result<Flock<File>, StorageError> {
     std::fs::create_dir_all(dir).map_err(StorageError::io("make", dir))?;
     let path = dir.join("lock");
     let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path);

@@ -203,7 +203,8 @@ impl pb::raft_server::Raft for RaftService {
         self.check_target(request.to)?;
         let member =
             request.member.ok_or_else(|| Status::invalid_argument("no member is named"))?;
-        let changed = self.node.add_manager_here(NodeId(member.id), &member.address).await;
+        let changed =
+            self.node.add_manager_here(NodeId(member.id), &member.address, request.learner).await;
         Ok(Response::new(changed_managers(changed)))
     }
 

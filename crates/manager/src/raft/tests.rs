@@ -2,5 +2,6 @@
 
 mod cluster;
 pub(crate) mod fixture;
+mod seats;
 mod store;
 mod upgrade;

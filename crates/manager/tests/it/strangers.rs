@@ -97,6 +97,7 @@ async fn members_renew_and_removed_ones_do_not() {
         node_id: second.identity().node_id.clone(),
         name: name.into(),
         address: address.into(),
+        spare: false,
     };
     let taken = refusal(group.join_group(ask("manager-1", "127.0.0.1:1")).await);
     assert_eq!(taken.0, Code::NameTaken);

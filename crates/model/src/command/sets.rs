@@ -32,7 +32,9 @@ impl Command {
             | Command::RemoveManager { .. }
             | Command::SetWorkerToken(_)
             | Command::SetManagerToken(_)
-            | Command::RecordStatus { .. } => 1,
+            | Command::RecordStatus { .. }
+            | Command::UpdateUpkeep { .. }
+            | Command::Recover { .. } => 1,
             Command::Plan { changes, .. } => {
                 changes.iter().map(Change::set).max().unwrap_or(OLDEST_COMMANDS)
             }

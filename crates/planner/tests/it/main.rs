@@ -14,6 +14,7 @@ mod holdings;
 mod jobs;
 mod leader;
 mod liveness;
+mod managers;
 mod modes;
 mod placement;
 mod placing;

@@ -14,6 +14,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     // The wire.
     ("cluster-pb", &[]),
     ("cluster-wire", &["cluster-model", "cluster-pb"]),
+    // The state as a file: managers write it, clusterctl reads it.
+    ("cluster-archive", &["cluster-model"]),
     // Parts that know nothing of the cluster's state.
     ("cluster-identity", &[]),
     ("cluster-daemon", &[]),
@@ -27,6 +29,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         &[
             "cluster-mutants",
             "cluster-model",
+            "cluster-archive",
             "cluster-planner",
             "cluster-pb",
             "cluster-wire",
@@ -50,7 +53,14 @@ const LAYERS: &[(&str, &[&str])] = &[
     ),
     (
         "cluster-ctl",
-        &["cluster-model", "cluster-pb", "cluster-wire", "cluster-identity", "cluster-lab"],
+        &[
+            "cluster-model",
+            "cluster-archive",
+            "cluster-pb",
+            "cluster-wire",
+            "cluster-identity",
+            "cluster-lab",
+        ],
     ),
     ("cluster-example-web", &[]),
     ("xtask", &["cluster-lab"]),

@@ -52,7 +52,8 @@ pub async fn run(args: &Args, invocation: &mut Invocation) -> Result<(), Error> 
         return invocation.printer.data(&token);
     }
     // Those who join must reach the managers' own addresses, which need not be those in the context.
-    let cluster = client.get_cluster(GetClusterRequest { stale: true }).await?;
+    let cluster =
+        client.get_cluster(GetClusterRequest { stale: true, ..Default::default() }).await?;
     let managers: Vec<String> =
         cluster.managers.into_iter().map(|manager| manager.address).collect();
     if args.output == Format::Json {

@@ -76,7 +76,7 @@ fn row(node: NodeStatus, leader: Option<&str>) -> Row {
 fn leader(lab: &Lab) -> Result<Option<String>, Error> {
     let context = contexts::load(&lab.context_file())?;
     let mut client = Client::new(&context, LEADER_WITHIN)?;
-    let request = GetClusterRequest { stale: true };
+    let request = GetClusterRequest { stale: true, ..Default::default() };
     let cluster = crate::commands::wait(client.get_cluster(request))?;
     let mut managers = cluster.managers.into_iter();
     Ok(managers.find(|manager| manager.leader).map(|manager| manager.name))

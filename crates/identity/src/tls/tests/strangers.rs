@@ -8,11 +8,14 @@ use rustls_pki_types::ServerName;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use tokio_stream::StreamExt as _;
 
-use super::{listen, soon, start, start_bounded, tls, who};
+use super::{SOON, listen, soon, start, start_bounded, tls, who};
 use crate::testing::{ca, member};
 use crate::tls::pinned::PinnedVerifier;
-use crate::{ChannelOptions, ConnectError, Role, TlsClient, connect};
+use crate::{
+    ChannelOptions, ConnectError, Protocol, Role, TlsClient, TlsServer, connect, serve_tls_until,
+};
 
 #[tokio::test]
 async fn garbage_and_plain_http_are_turned_away_and_others_served() {
@@ -124,4 +127,36 @@ async fn the_wrong_port_of_another_program_is_named_so() {
             assert!(matches!(error, ConnectError::BadAddress { .. }), "{address:?}: {error:?}");
         }
     }
+}
+
+#[tokio::test]
+async fn a_server_that_closes_refuses_newcomers_and_finishes_what_is_under_way() {
+    let ca = ca("clusterone");
+    let (listener, address) = listen().await;
+    let (close, closed) = tokio::sync::oneshot::channel::<()>();
+    let closing = async {
+        let _ = closed.await;
+    };
+    let server = TlsServer::new(&tls(member(&ca, Role::Manager, "m1")), Protocol::Grpc);
+    let mut incoming = serve_tls_until(listener, server, closing);
+    // The second to connect has shaken hands, so the first, which says nothing, was accepted.
+    let client = TlsClient::manager(&tls(member(&ca, Role::Admin, "root")));
+    let mut half = TcpStream::connect(&address).await.unwrap();
+    let target = address.clone();
+    let early = tokio::spawn(async move { client.dial(&target, SOON).await.is_ok() });
+    let first = soon(incoming.next()).await.unwrap().unwrap();
+    assert!(first.info().peer.is_some());
+    early.abort();
+    close.send(()).unwrap();
+    soon(async {
+        while TcpStream::connect(&address).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+    let waits = tokio::time::timeout(Duration::from_millis(100), incoming.next()).await;
+    assert!(waits.is_err(), "a handshake is under way: the stream has not ended");
+    half.shutdown().await.unwrap();
+    drop(half);
+    assert!(soon(incoming.next()).await.is_none(), "nothing more comes");
 }

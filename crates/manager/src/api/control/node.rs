@@ -1,7 +1,5 @@
 //! Nodes, the cluster and its tokens.
 
-use std::time::Duration;
-
 use cluster_identity::{CaDigest, JoinSecret, JoinToken, Role};
 use cluster_model::cluster::Secret;
 use cluster_model::{
@@ -11,14 +9,13 @@ use cluster_pb::control::v1 as pb;
 use cluster_pb::types::v1 as types;
 use cluster_planner::{explain, storm};
 use cluster_wire::{Code, Failure, object, spec};
+use tonic::Status;
 
 use super::{ControlService, cluster_of, page, page_limit};
 use crate::api::lookup::{self, Member};
 use crate::context::chain;
+use crate::managers::{change, survey};
 use crate::raft::View;
-
-/// How long another manager's port may take to answer before the manager is shown as unreachable.
-const REACH_TIMEOUT: Duration = Duration::from_millis(300);
 
 /// Tasks named that a drain waits for.
 const DRAIN_WAITS_MAX: usize = 100;
@@ -72,7 +69,7 @@ impl ControlService {
         let leader = self.context.raft.leader().map(|(id, _)| id);
         let managers: Vec<(&NodeId, &Manager)> =
             cluster.managers.iter().filter(|(id, manager)| wanted(**id, manager)).collect();
-        let looks = managers.iter().map(|(id, manager)| self.reaches(**id, manager));
+        let looks = managers.iter().map(|(id, manager)| self.reaches(**id, &manager.address));
         let reached = futures::future::join_all(looks).await;
         let node = |(id, manager): (&NodeId, &Manager), up: bool| {
             let status = match (leader == Some(*id), up) {
@@ -98,13 +95,8 @@ impl ControlService {
         managers.into_iter().zip(reached).map(|(entry, up)| node(entry, up)).collect()
     }
 
-    /// Whether a manager's port answers this one, now.
-    async fn reaches(&self, id: NodeId, manager: &Manager) -> bool {
-        if id == self.context.node_id {
-            return true;
-        }
-        let connect = self.context.identity.net().connect(&manager.address);
-        matches!(tokio::time::timeout(REACH_TIMEOUT, connect).await, Ok(Ok(_)))
+    async fn reaches(&self, id: NodeId, address: &str) -> bool {
+        survey::reaches(&self.context, id, address).await
     }
 
     pub(super) async fn change_node(
@@ -157,7 +149,7 @@ impl ControlService {
     pub(super) async fn drop_node(
         &self,
         request: pb::RemoveNodeRequest,
-    ) -> Result<pb::RemoveNodeResponse, Failure> {
+    ) -> Result<pb::RemoveNodeResponse, Status> {
         let view = self.context.read(false).await?;
         let id = match lookup::member(&view.state, &request.node)? {
             Member::Worker(node) => node.id,
@@ -172,33 +164,18 @@ impl ControlService {
         Ok(pb::RemoveNodeResponse { id: id.to_string() })
     }
 
-    /// Takes a manager out of the group. Out of consensus first: until both are done it is still
-    /// listed, and removing it again finishes what was begun.
-    async fn drop_manager(
-        &self,
-        id: NodeId,
-        manager: &Manager,
-        force: bool,
-    ) -> Result<(), Failure> {
-        if id == self.context.node_id {
-            let message = format!(
-                "manager `{}` is the one that answers; remove it through another manager",
-                manager.name
-            );
-            return Err(Failure::new(Code::NodeReady, message));
-        }
-        if !force && self.reaches(id, manager).await {
+    /// Takes a manager out of the group, as `manager rm` does; one that runs only by force.
+    async fn drop_manager(&self, id: NodeId, manager: &Manager, force: bool) -> Result<(), Status> {
+        if !force && self.reaches(id, &manager.address).await {
             let message = format!(
                 "manager `{}` is running; stop it first, or force its removal",
                 manager.name
             );
-            return Err(Failure::new(Code::NodeReady, message));
+            return Err(Failure::new(Code::NodeReady, message).into());
         }
-        let failed = |error| Failure::new(Code::NoLeader, chain(&error));
-        self.context.raft.remove_manager(id).await.map_err(failed)?;
-        self.context.propose(Command::RemoveManager { id }).await?;
-        tracing::info!(node_id = %id, name = manager.name, "manager removed");
-        Ok(())
+        let (manager, change) = (id.to_string(), "remove".to_owned());
+        let request = pb::ChangeManagerRequest { manager, change, force: true };
+        change::change(&self.context, request).await.map(drop)
     }
 
     pub(super) async fn cluster(
@@ -209,26 +186,17 @@ impl ControlService {
         let state = &view.state;
         let cluster = cluster_of(state)?;
         let leadership = self.context.raft.leadership().borrow().clone();
-        let members = self.context.raft.members();
-        let leader = leadership.leader.as_ref().map(|(id, _)| *id);
-        let manager = |(id, manager): (&NodeId, &cluster_model::Manager)| {
-            let member = members.iter().find(|member| member.id == *id);
-            pb::ManagerStatus {
-                id: id.to_string(),
-                name: manager.name.clone(),
-                address: manager.address.clone(),
-                leader: leader == Some(*id),
-                voter: member.is_some_and(|member| member.voter),
-                matched: member.and_then(|member| member.matched).unwrap_or(0),
-                answering: *id == self.context.node_id,
-            }
+        let told = survey::survey(&self.context, request.stale).await;
+        let state_hash = match request.state_hash {
+            true => self.state_hash(&view).await?,
+            false => String::new(),
         };
         let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
         Ok(pb::GetClusterResponse {
             id: cluster.id.to_string(),
             name: cluster.name.clone(),
             created_at_ms: cluster.created_at_ms,
-            managers: cluster.managers.iter().map(manager).collect(),
+            managers: self.answering(told.managers),
             term: leadership.term,
             index: view.applied_index,
             heartbeat_period_ms: cluster.heartbeat_period_ms,
@@ -243,6 +211,11 @@ impl ControlService {
             storm: storm::assess(state, self.context.clock.now_ms())
                 .map(|storm| storm.text)
                 .unwrap_or_default(),
+            state_hash,
+            replace_dead_managers_after_ms: cluster.upkeep.replace_dead_after_ms,
+            snapshot_every_ms: cluster.upkeep.snapshot_every_ms,
+            snapshot_keep: cluster.upkeep.snapshot_keep,
+            warnings: told.warnings,
         })
     }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use cluster_model::cluster::{Cluster, Manager, Secret};
+use cluster_model::cluster::{Cluster, Manager, Secret, Upkeep};
 use cluster_model::command::{Change, Command, NewTask, StatusReport, Steer};
 use cluster_model::node::{Availability, DrainPolicy, Generic, NodeDescription, NodeSpec};
 use cluster_model::service::{JobOutcome, Rollout, RolloutKind, RolloutState};
@@ -22,7 +22,7 @@ const TASK: TaskId = TaskId(1000);
 const AT_MS: u64 = 1_700_000_000_000;
 
 /// Number of kinds that `kind` tells apart.
-pub(super) const KINDS: usize = 17;
+pub(super) const KINDS: usize = 19;
 
 /// A command's kind. A new one needs a number here and a sample below.
 pub(super) fn kind(command: &Command) -> usize {
@@ -44,6 +44,8 @@ pub(super) fn kind(command: &Command) -> usize {
         Command::RollBackService { .. } => 14,
         Command::SteerRollout { .. } => 15,
         Command::UpdateCluster { .. } => 16,
+        Command::UpdateUpkeep { .. } => 17,
+        Command::Recover { .. } => 18,
     }
 }
 
@@ -99,6 +101,8 @@ pub(super) fn commands() -> Vec<(String, Command)> {
         ("set-worker-token", Command::SetWorkerToken(Secret::new("worker-two".into()))),
         ("set-manager-token", Command::SetManagerToken(Secret::new("manager-two".into()))),
         ("record-status", Command::RecordStatus { reports: reports() }),
+        ("update-upkeep", Command::UpdateUpkeep { version: 1, upkeep: upkeep() }),
+        ("recover", Command::Recover { version: 1, id: NodeId(3), manager: manager("m3") }),
     ]
     .map(|(name, command)| (name.to_owned(), command))
     .into();
@@ -164,6 +168,10 @@ fn manager(name: &str) -> Manager {
     Manager { name: name.into(), address: "10.0.0.1:7100".into(), joined_at_ms: AT_MS }
 }
 
+fn upkeep() -> Upkeep {
+    Upkeep { replace_dead_after_ms: 300_000, snapshot_every_ms: 21_600_000, snapshot_keep: 10 }
+}
+
 fn cluster() -> Cluster {
     Cluster {
         id: ClusterId(7),
@@ -178,6 +186,7 @@ fn cluster() -> Cluster {
         lease_ms: 3000,
         managers: [(NodeId(1), manager("m1"))].into(),
         strategy: Default::default(),
+        upkeep: upkeep(),
     }
 }
 

@@ -231,7 +231,7 @@ async fn managers_come_and_go() {
     // Repeating it does nothing.
     follower.remove_manager(group.managers[leader].id).await.unwrap();
 
-    let learning = follower.add_manager(NodeId(99), "127.0.0.1:1");
+    let learning = follower.add_manager(NodeId(99), "127.0.0.1:1", false);
     let early = tokio::time::timeout(Duration::from_millis(300), learning).await;
     assert!(early.is_err(), "a manager that never answered was added: {early:?}");
     follower.propose(write(9001)).await.expect("a learner that does not answer costs no majority");

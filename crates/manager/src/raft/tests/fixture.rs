@@ -39,6 +39,7 @@ pub(crate) fn bootstrap() -> Command {
         lease_ms: 3000,
         managers: BTreeMap::new(),
         strategy: Default::default(),
+        upkeep: Default::default(),
     }))
 }
 
@@ -157,7 +158,7 @@ impl Group {
         let first = group.managers[0].node();
         first.bootstrap(bootstrap()).await.unwrap();
         for manager in &group.managers[1..] {
-            first.add_manager(manager.id, &manager.address.to_string()).await.unwrap();
+            first.add_manager(manager.id, &manager.address.to_string(), false).await.unwrap();
         }
         group
     }

@@ -132,8 +132,8 @@ async fn an_older_program_cannot_join_a_group_that_is_past_it() {
     let first = group.managers[0].node();
     first.bootstrap(bootstrap()).await.unwrap();
     let (second, third) = (&group.managers[1], &group.managers[2]);
-    first.add_manager(second.id, &second.address.to_string()).await.unwrap();
-    let error = first.add_manager(third.id, &third.address.to_string()).await.unwrap_err();
+    first.add_manager(second.id, &second.address.to_string(), false).await.unwrap();
+    let error = first.add_manager(third.id, &third.address.to_string(), false).await.unwrap_err();
     assert!(error.to_string().contains("older program"), "{error}");
     assert_eq!(first.members().len(), 2, "it stays a member");
 }

@@ -7,7 +7,7 @@ use crate::id::{ClusterId, NodeId};
 use crate::node::{Availability, NodeSpec, NodeState};
 use crate::task::Observed;
 
-fn cluster() -> Command {
+pub(super) fn cluster() -> Command {
     Command::Bootstrap(Box::new(Cluster {
         id: ClusterId(1),
         name: "demo".into(),
@@ -21,6 +21,7 @@ fn cluster() -> Command {
         lease_ms: 3_000,
         managers: Default::default(),
         strategy: Default::default(),
+        upkeep: Default::default(),
     }))
 }
 
