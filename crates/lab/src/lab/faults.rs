@@ -1,5 +1,7 @@
 //! What can be done to a node: the ways in which hosts and networks break, and their undoing.
 
+use nix::sys::signal::Signal;
+
 use super::Lab;
 use crate::error::Result;
 use crate::exec::CLIENT;
@@ -27,6 +29,9 @@ impl Lab {
             hall.switch_off(&state.name, node, init)?;
             let init = hall.switch_on(state, node)?;
             state.node_mut(node)?.init = Some(init);
+            if state.shapes.iter().any(|shape| shape.node == node) {
+                self.relay(state, node)?;
+            }
             Ok(())
         })
     }
@@ -81,13 +86,26 @@ impl Lab {
         })
     }
 
-    /// Removes every cut that concerns the node.
+    /// Removes every cut that concerns the node, and whatever slows its links down.
     pub fn heal(&self, node: &str) -> Result<()> {
         self.change(|hall, state| {
             state.node(node)?;
             state.cuts.retain(|cut| !cut.concerns(node));
-            hall.switch.set_cuts(&state.cuts)
+            hall.switch.set_cuts(&state.cuts)?;
+            self.forget_shapes(state, node)
         })
+    }
+
+    /// SIGSTOP to the agent alone: its containers and shims run on, its sockets stay open.
+    pub fn pause_agent(&self, node: &str) -> Result<()> {
+        self.require_running(node)?;
+        self.hall(|hall| hall.signal_agent(&self.name, node, Signal::SIGSTOP))
+    }
+
+    /// Undoes [`Lab::pause_agent`].
+    pub fn resume_agent(&self, node: &str) -> Result<()> {
+        self.require_running(node)?;
+        self.hall(|hall| hall.signal_agent(&self.name, node, Signal::SIGCONT))
     }
 
     /// SIGKILL to the agent alone; shims and containers live on.
