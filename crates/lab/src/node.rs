@@ -216,16 +216,30 @@ impl Hall<'_> {
 
     /// Starts the agent of a running node again; fine when it runs.
     pub fn start_agent(&self, lab: &str, name: &str) -> Result<()> {
-        let control = self.files(name).control;
-        let sent = fs::File::options().read(true).write(true).open(&control);
-        sent.and_then(|mut fifo| fifo.write_all(b"start\n"))
-            .map_err(|source| Error::file("writing", control, source))?;
+        self.send_start(name)?;
         let started = wait_for(AGENT_WITHIN, || match self.agent(lab, name) {
             Ok(None) => None,
             Ok(Some(_)) => Some(Ok(())),
             Err(error) => Some(Err(error)),
         });
         started.unwrap_or_else(|| Err(self.agent_timeout(name, "the start of the agent")))
+    }
+
+    /// Starts the agent and waits for its end; `None` when it still runs after `within`.
+    pub fn try_agent(&self, name: &str, within: Duration) -> Result<Option<String>> {
+        let files = self.files(name);
+        remove_if_there(&files.exit)?;
+        self.send_start(name)?;
+        let ended =
+            || (!files.pid.exists()).then(|| fs::read_to_string(&files.exit).ok()).flatten();
+        Ok(wait_for(within, ended))
+    }
+
+    fn send_start(&self, name: &str) -> Result<()> {
+        let control = self.files(name).control;
+        let sent = fs::File::options().read(true).write(true).open(&control);
+        sent.and_then(|mut fifo| fifo.write_all(b"start\n"))
+            .map_err(|source| Error::file("writing", control, source))
     }
 
     /// How the agent of this node ended, when it ended.

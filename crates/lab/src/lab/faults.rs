@@ -1,5 +1,7 @@
 //! What can be done to a node: the ways in which hosts and networks break, and their undoing.
 
+use std::time::Duration;
+
 use nix::sys::signal::Signal;
 
 use super::Lab;
@@ -112,6 +114,12 @@ impl Lab {
     pub fn kill_agent(&self, node: &str) -> Result<()> {
         self.require_running(node)?;
         self.hall(|hall| hall.kill_agent(&self.name, node))
+    }
+
+    /// Starts the agent of a node and looks at it for so long; how it ended, if it did.
+    pub fn try_agent(&self, node: &str, within: Duration) -> Result<Option<String>> {
+        self.require_running(node)?;
+        self.hall(|hall| hall.try_agent(node, within))
     }
 
     /// Starts the agent of a node that is on. Fine when it runs.
