@@ -64,8 +64,18 @@ enum Undo {
 }
 
 impl Injector<'_> {
-    /// Does it; `None` when there is nothing to do it to, such as a container where none runs.
-    pub fn begin(&mut self, planned: &Planned) -> Result<Option<Begun>> {
+    /// Does it; `None` when there is nothing to do it to, such as a container where none runs. What
+    /// cannot be done is objected to: the rest of the run still counts.
+    pub fn begin(&mut self, planned: &Planned) -> Option<Begun> {
+        self.try_begin(planned).unwrap_or_else(|error| {
+            let at = planned.node.as_deref().unwrap_or("the lab");
+            self.conditions.recover(at);
+            self.object("harness", format!("{} at {at}: {}", planned.fault.word(), chain(&error)));
+            None
+        })
+    }
+
+    fn try_begin(&mut self, planned: &Planned) -> Result<Option<Begun>> {
         let pick = planned.pick;
         let node = match (&planned.node, planned.fault) {
             (Some(node), _) => node.clone(),
@@ -96,7 +106,7 @@ impl Injector<'_> {
                 self.lab.kill(&node)?;
                 one("power off".to_owned(), Undo::StartNodes)
             }
-            Fault::Pauses if pick % 2 == 0 => {
+            Fault::Pauses if pick.is_multiple_of(2) => {
                 self.lab.pause_agent(&node)?;
                 one("SIGSTOP of its daemon".to_owned(), Undo::ResumeAgent)
             }
@@ -173,7 +183,18 @@ impl Injector<'_> {
     }
 
     /// Undoes it; what there is to tell, if anything was to be undone.
-    pub fn end(&mut self, begun: Begun) -> Result<Option<String>> {
+    pub fn end(&mut self, begun: Begun) -> Option<String> {
+        let told = self.try_end(&begun).unwrap_or_else(|error| {
+            self.object("harness", format!("undoing at {}: {}", begun.who, chain(&error)));
+            None
+        });
+        for name in &begun.nodes {
+            self.conditions.recover(name);
+        }
+        told
+    }
+
+    fn try_end(&mut self, begun: &Begun) -> Result<Option<String>> {
         let node = begun.who.as_str();
         let told = match &begun.undo {
             Undo::Nothing => None,
@@ -207,9 +228,6 @@ impl Injector<'_> {
             Undo::Restore(copy) => Some(self.restore(node, copy)?),
             Undo::Replace => Some(self.replace(node)?),
         };
-        for name in &begun.nodes {
-            self.conditions.recover(name);
-        }
         Ok(told)
     }
 
@@ -229,6 +247,12 @@ impl Injector<'_> {
         let all: Vec<&str> = text.lines().collect();
         all[all.len().saturating_sub(lines)..].join("\n")
     }
+}
+
+/// An error with what caused it, in one line.
+pub fn chain(error: &crate::Error) -> String {
+    let causes = std::iter::successors(std::error::Error::source(error), |error| error.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 fn link_of(pick: u64) -> (String, Link) {

@@ -208,10 +208,10 @@ impl Load {
     }
 
     /// Objects to every watcher that does not hold the last state of its service.
-    pub fn watch_gaps(&self, within: Duration) -> Vec<Objection> {
+    pub fn watch_gaps(&self, wanted: &[Wanted], within: Duration) -> Vec<Objection> {
         let deadline = Instant::now() + within;
         loop {
-            let gaps = watcher::gaps(&self.shared);
+            let gaps = watcher::gaps(&self.shared, wanted);
             if gaps.is_empty() || Instant::now() > deadline {
                 return gaps;
             }

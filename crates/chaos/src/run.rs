@@ -8,11 +8,11 @@ use cluster_lab::{Lab, NodeState, NodeStatus, Role};
 
 use crate::Options;
 use crate::census::Census;
-use crate::check::slots::{self, Live};
+use crate::check::slots::{self, Live, Wanted};
 use crate::check::{Objection, growth, writes};
 use crate::condition::Conditions;
 use crate::error::{Error, Result};
-use crate::inject::{Begun, Injector, Node};
+use crate::inject::{self, Begun, Injector, Node};
 use crate::load::{Load, PREFIX, Setting};
 use crate::monitor::{Monitor, Watched};
 use crate::schedule::{self, Fault, Machines, Planned};
@@ -69,11 +69,20 @@ pub fn run(
         tell,
         faults: 0,
         failovers: Vec::new(),
+        objections: Vec::new(),
+        converged: None,
     };
-    let outcome = run.act(&plan, stop);
-    // Whatever happened, the monitor ends and what it saw is told.
+    run.say("", "clients start");
+    let started = run.wait_started();
+    if started.is_ok()
+        && let Err(error) = run.act(&plan, stop)
+    {
+        // A cluster that cannot be asked any more is a finding, and what was seen before counts.
+        run.objections.push(Objection::new("harness", inject::chain(&error)));
+    }
     let watched = monitor.stop();
-    run.judge(outcome?, watched)
+    started?;
+    Ok(run.judge(watched))
 }
 
 fn all_up(lab: &Lab) -> Result<Vec<NodeStatus>> {
@@ -107,29 +116,26 @@ struct Run<'a> {
     faults: usize,
     /// When leaders were killed.
     failovers: Vec<u64>,
-}
-
-/// What the acting brought, before it is judged.
-struct Acted {
     objections: Vec<Objection>,
     converged: Option<Duration>,
 }
 
 impl Run<'_> {
     /// Everything up to the judgement; what cannot be done ends it.
-    fn act(&mut self, plan: &[Planned], stop: &AtomicBool) -> Result<Acted> {
-        self.say("", "clients start");
-        self.wait_started()?;
-        let mut objections = self.faults(plan, stop)?;
+    fn act(&mut self, plan: &[Planned], stop: &AtomicBool) -> Result<()> {
+        let found = self.faults(plan, stop);
+        self.objections.extend(found);
         self.say("", "faults stop, writers end");
+        let since = Instant::now();
         self.load.quiesce()?;
-        let (converged, left) = self.converge()?;
-        objections.extend(left);
-        objections.extend(self.load.watch_gaps(WATCHES_WITHIN));
+        let wanted = self.load.finals()?;
+        self.converge(&wanted, since)?;
+        self.objections.extend(self.load.watch_gaps(&wanted, WATCHES_WITHIN));
         self.load.remove_all()?;
-        objections.extend(self.clean());
+        let left = self.clean();
+        self.objections.extend(left);
         self.say("", "all services are removed again");
-        Ok(Acted { objections, converged })
+        Ok(())
     }
 
     fn say(&mut self, who: &str, what: &str) {
@@ -169,7 +175,7 @@ impl Run<'_> {
     }
 
     /// Does what is planned; faults under way when it is stopped are undone too.
-    fn faults(&mut self, plan: &[Planned], stop: &AtomicBool) -> Result<Vec<Objection>> {
+    fn faults(&mut self, plan: &[Planned], stop: &AtomicBool) -> Vec<Objection> {
         let mut injector = Injector {
             lab: self.lab,
             load: &self.load,
@@ -185,23 +191,23 @@ impl Run<'_> {
             if let Some(place) = under_way.iter().position(|(ends, _)| *ends <= now) {
                 let (_, begun) = under_way.remove(place);
                 let who = begun.who.clone();
-                if let Some(told) = injector.end(begun)? {
+                if let Some(told) = injector.end(begun) {
                     (self.tell)(&story_line(self.began.elapsed(), &who, &told));
                 }
                 continue;
             }
             if now == Duration::MAX {
-                return Ok(injector.objections);
+                return injector.objections;
             }
             let Some(planned) = waiting.next_if(|planned| planned.at <= now) else {
                 if waiting.peek().is_none() && under_way.is_empty() {
-                    return Ok(injector.objections);
+                    return injector.objections;
                 }
                 std::thread::sleep(PAUSE);
                 continue;
             };
             let moment = self.load.shared.now();
-            if let Some(begun) = injector.begin(planned)? {
+            if let Some(begun) = injector.begin(planned) {
                 self.faults += 1;
                 if planned.fault == Fault::Leader {
                     self.failovers.push(moment);
@@ -214,23 +220,23 @@ impl Run<'_> {
     }
 
     /// Waits until what runs is what is asked for; objects to what is not so in time.
-    fn converge(&mut self) -> Result<(Option<Duration>, Vec<Objection>)> {
-        let begin = Instant::now();
+    fn converge(&mut self, wanted: &[Wanted], since: Instant) -> Result<()> {
         let mut census = Census::default();
         let workers = self.workers();
-        let wanted = self.load.finals()?;
         loop {
             let live = census.take(self.lab, &workers)?;
-            let differences = slots::differences(&wanted, &workers, &live);
+            let differences = slots::differences(wanted, &workers, &live);
             if differences.is_empty() {
-                let took = begin.elapsed();
+                let took = since.elapsed();
                 let line = format!("desired equals running after {:.1} s", took.as_secs_f64());
                 self.say("", &line);
-                return Ok((Some(took), Vec::new()));
+                self.converged = Some(took);
+                return Ok(());
             }
-            if begin.elapsed() > self.options.converges_within {
+            if since.elapsed() > self.options.converges_within {
                 let object = |problem| Objection::new("convergence", problem);
-                return Ok((None, differences.into_iter().map(object).collect()));
+                self.objections.extend(differences.into_iter().map(object));
+                return Ok(());
             }
             std::thread::sleep(PAUSE);
         }
@@ -249,8 +255,8 @@ impl Run<'_> {
         }
     }
 
-    fn judge(self, acted: Acted, watched: Watched) -> Result<Verdict> {
-        let mut objections = acted.objections;
+    fn judge(self, watched: Watched) -> Verdict {
+        let mut objections = self.objections;
         objections.extend(watched.objections);
         for node in &self.nodes {
             let log = std::fs::read(self.lab.log_path(&node.name)).unwrap_or_default();
@@ -271,7 +277,7 @@ impl Run<'_> {
         objections.extend(seen);
         objections.extend(writes::judge(&history));
         let failovers = self.failovers.iter().filter_map(|moment| history.next_ack(*moment));
-        Ok(Verdict {
+        Verdict {
             seed: self.options.seed,
             lasted: self.began.elapsed(),
             faults: self.faults,
@@ -279,11 +285,11 @@ impl Run<'_> {
             sightings: history.sightings.len(),
             visits,
             failovers: failovers.map(Duration::from_micros).collect(),
-            converged: acted.converged,
+            converged: self.converged,
             samples: (watched.judged, watched.samples),
             daemons,
             objections,
-        })
+        }
     }
 }
 

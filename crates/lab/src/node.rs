@@ -259,7 +259,7 @@ impl Hall<'_> {
 
 /// Each port has dice of its own, and the same in every run.
 fn seed_of(name: &str) -> u64 {
-    name.bytes().fold(0, |seed, byte| seed * 257 + u64::from(byte))
+    name.bytes().fold(0, |seed: u64, byte| seed.wrapping_mul(257).wrapping_add(byte.into()))
 }
 
 fn is_mount_point(path: &std::path::Path) -> bool {

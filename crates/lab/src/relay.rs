@@ -111,10 +111,13 @@ fn serve(path: &Path) -> io::Result<()> {
     }
 }
 
+/// When it is due, how many came before it, whether it goes out, and the frame.
+type Queued = (Instant, u64, bool, Vec<u8>);
+
 /// Frames on their way, the next one due first.
 #[derive(Default)]
 struct Waiting {
-    heap: BinaryHeap<Reverse<(Instant, u64, bool, Vec<u8>)>>,
+    heap: BinaryHeap<Reverse<Queued>>,
     bytes: usize,
     count: u64,
 }

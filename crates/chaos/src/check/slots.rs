@@ -120,44 +120,37 @@ pub struct Wanted {
     pub is_global: bool,
 }
 
-/// What runs too much or too little; empty when desired equals running.
+/// What runs too much or too little; empty when desired equals running. Slots keep their numbers
+/// when a service shrinks, so that it is their count that is asked for.
 pub fn differences(wanted: &[Wanted], nodes: &[String], live: &[Live]) -> Vec<String> {
-    let mut missing: BTreeMap<String, String> = BTreeMap::new();
-    for service in wanted {
-        let name =
-            |slot: String| format!("{} of {} ({})", slot, service.service, service.service_id);
-        if service.is_global {
-            let slots = nodes
-                .iter()
-                .map(|node| (format!("{}/{node}", service.service_id), name(node.clone())));
-            missing.extend(slots);
-        } else {
-            let slots = (1..=service.replicas).map(|slot| {
-                (format!("{}/{slot}", service.service_id), name(format!("slot {slot}")))
-            });
-            missing.extend(slots);
-        }
-    }
     let mut problems = Vec::new();
-    let mut filled: BTreeSet<String> = BTreeSet::new();
+    let mut filled: BTreeMap<&str, BTreeMap<String, Vec<String>>> = BTreeMap::new();
     for one in live {
+        let shown = format!("{} on {}", one.task, one.node);
         let Some(role) = &one.role else {
-            problems.push(format!("{} on {} is not yet its program", one.task, one.node));
+            problems.push(format!("{shown} is not yet its program"));
             continue;
         };
-        let global =
-            wanted.iter().any(|known| known.is_global && known.service_id == role.service_id);
-        let slot = if global { one.node.clone() } else { role.slot.to_string() };
-        let key = format!("{}/{slot}", role.service_id);
-        if filled.contains(&key) || missing.remove(&key).is_none() {
-            problems.push(format!(
-                "{} on {} fills {key} of {}, too much",
-                one.task, one.node, role.service
-            ));
-        }
-        filled.insert(key);
+        let Some(service) = wanted.iter().find(|known| known.service_id == role.service_id) else {
+            problems.push(format!("{shown} is of {}, which is gone", role.service));
+            continue;
+        };
+        let slot = if service.is_global { one.node.clone() } else { role.slot.to_string() };
+        filled.entry(&service.service_id).or_default().entry(slot).or_default().push(shown);
     }
-    problems.extend(missing.into_values().map(|slot| format!("nothing runs in {slot}")));
+    for service in wanted {
+        let name = format!("{} ({})", service.service, service.service_id);
+        let slots = filled.remove(service.service_id.as_str()).unwrap_or_default();
+        for (slot, tasks) in slots.iter().filter(|(_, tasks)| tasks.len() > 1) {
+            problems.push(format!("slot {slot} of {name} is filled by {}", tasks.join(" and ")));
+        }
+        let count = if service.is_global { nodes.len() } else { service.replicas as usize };
+        if slots.len() != count {
+            let slots: Vec<_> = slots.into_keys().collect();
+            let slots = slots.join(", ");
+            problems.push(format!("{name} should fill {count} slots and fills: {slots}"));
+        }
+    }
     problems
 }
 
@@ -260,6 +253,8 @@ mod tests {
         assert_eq!(differences(&[wanted(1, false)], &nodes, &both).len(), 1);
         assert_eq!(differences(&[wanted(3, false)], &nodes, &both).len(), 1);
         assert_eq!(differences(&[], &nodes, &both).len(), 2);
+        let gap = [live("n1", "a", "web", 1), live("n2", "b", "web", 3)];
+        assert_eq!(differences(&[wanted(2, false)], &nodes, &gap), [] as [&str; 0], "shrunk");
         let twins = [live("n1", "a", "web", 1), live("n2", "b", "web", 1)];
         assert_eq!(differences(&[wanted(1, false)], &nodes, &twins).len(), 1);
         assert_eq!(differences(&[wanted(0, true)], &nodes, &twins), [] as [&str; 0]);

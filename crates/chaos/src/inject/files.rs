@@ -80,8 +80,8 @@ impl Injector<'_> {
                 self.object("damage", format!("{node} runs although {what}"));
                 self.lab.kill_agent(node)?;
             }
-            Some(_) if !tail.contains("raft/") => {
-                self.object("damage", format!("{node} does not say which file: {tail}"));
+            Some(_) if !names_damage(&tail, &self.lab.data_path(node)) => {
+                self.object("damage", format!("{node} does not say what is damaged: {tail}"));
             }
             Some(_) => {}
         }
@@ -147,6 +147,13 @@ impl Injector<'_> {
     }
 }
 
+/// The reason for the end comes last, and names a file or the folder.
+fn names_damage(log: &str, data: &Path) -> bool {
+    let errors = log.lines().rev().take(3).filter(|line| line.to_lowercase().contains("error"));
+    let data = data.display().to_string();
+    errors.into_iter().any(|line| line.contains(&data))
+}
+
 fn shown(data: &Path, file: &Path) -> String {
     file.strip_prefix(data).unwrap_or(file).display().to_string()
 }
@@ -209,6 +216,15 @@ mod tests {
         assert_eq!(largest(folder.path()), Some(full.clone()));
         flip(&full).unwrap();
         assert_eq!(fs::read(&full).unwrap()[50], 7 ^ 0x10);
+    }
+
+    #[test]
+    fn a_refusal_names_what_is_damaged() {
+        let data = Path::new("/lab/manager-1/data");
+        let good = "INFO joined\nerror: /lab/manager-1/data/raft/log/1.log: its checksum is wrong";
+        assert!(names_damage(good, data));
+        assert!(!names_damage("INFO joined\nerror: damaged", data));
+        assert!(!names_damage("INFO opened /lab/manager-1/data", data));
     }
 
     #[test]

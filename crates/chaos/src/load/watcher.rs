@@ -9,6 +9,7 @@ use tonic::Streaming;
 use super::Shared;
 use super::client::Client;
 use crate::check::Objection;
+use crate::check::slots::Wanted;
 use crate::check::watches::{Frame, Judge};
 use crate::history::{Call, Kind, Outcome, Seen, Sighting};
 
@@ -92,23 +93,21 @@ impl Follower {
     }
 }
 
-/// Watchers of services that exist, and do not hold what was read last.
-pub(super) fn gaps(shared: &Shared) -> Vec<Objection> {
+/// Watchers of services that there are, and do not hold what was read of them last.
+pub(super) fn gaps(shared: &Shared, wanted: &[Wanted]) -> Vec<Objection> {
     let inner = shared.lock();
     let mut gaps = Vec::new();
-    for (name, held) in &inner.watched {
+    let there = |name: &str| wanted.iter().any(|service| service.service == name);
+    for (name, held) in inner.watched.iter().filter(|(name, _)| there(name)) {
         let last = inner.history.ops.iter().rev().find_map(|op| match (&op.call, &op.outcome) {
             (Call::Read { kind: Kind::Service, name: read }, Outcome::Found(seen))
                 if read == name =>
             {
-                Some(Some(seen))
-            }
-            (Call::Read { kind: Kind::Service, name: read }, Outcome::Missing) if read == name => {
-                Some(None)
+                Some(seen)
             }
             _ => None,
         });
-        let Some(Some(seen)) = last else { continue };
+        let Some(seen) = last else { continue };
         if held.as_ref() != Some(&(seen.id.clone(), seen.version)) {
             let detail = format!("watch of {name}: it holds {held:?}, the last state is {seen:?}");
             gaps.push(Objection::new("watch", detail));
