@@ -86,6 +86,8 @@ fn a_damaged_log_is_refused_by_name_and_place() {
     fs::rename(folder.file("raft"), &aside).expect("moved aside");
     folder.refused(&[], &["no log", "--join"]);
     folder.refused(&["--bootstrap"], &["no log", "--join"]);
+    // Not even where it could join: it would vote anew, under the same id.
+    folder.refused(&["--join", "127.0.0.1:1", "--token", "any"], &["no log", "an empty one"]);
     let _ = fs::remove_dir_all(folder.file("raft"));
     fs::rename(&aside, folder.file("raft")).expect("moved back");
     is_whole(&folder);

@@ -179,6 +179,9 @@ fn plan(options: &LabOptions) -> State {
         nodes: managers.chain(workers).collect(),
         cuts: Vec::new(),
         forwarders: Vec::new(),
+        shapes: Vec::new(),
+        relays: BTreeMap::new(),
+        disk: options.disk,
     }
 }
 

@@ -3,7 +3,9 @@
 //! A `Lab` holds no state of its own beyond where it is: every call reads `lab.json` under the
 //! lock, so that a test and a `clusterctl lab` beside it see the same thing.
 
+mod disk;
 mod faults;
+mod links;
 mod status;
 
 use std::ffi::OsStr;

@@ -11,7 +11,7 @@
 //! ports, both served by a process that accepts outside and connects inside.
 //!
 //! A node is a process tree in a PID namespace. Its first process ([`node_init_main`]) starts the
-//! agent and reaps; killing it is a power-off. Three hidden commands must be reachable through
+//! agent and reaps; killing it is a power-off. Four hidden commands must be reachable through
 //! [`LabOptions::helper`]; [`hidden_main`] dispatches them.
 //!
 //! Everything is synchronous. State is kept in `lab.json` of the lab's folder, so that any
@@ -29,8 +29,10 @@ mod lab;
 mod netns;
 mod node;
 mod options;
+mod packet;
 mod process;
 mod ready;
+mod relay;
 mod state;
 mod switch;
 mod teardown;
@@ -43,10 +45,11 @@ pub use crate::init::node_init_main;
 pub use crate::lab::{Lab, NodeState, NodeStatus, Role};
 pub use crate::options::{LabOptions, Machine, default_base};
 pub use crate::process::Process;
+pub use crate::relay::{Link, relay_main};
 pub use crate::switch::Direction;
 
 /// The names of the hidden commands, as they follow `clusterctl lab`.
-pub const HIDDEN_COMMANDS: [&str; 3] = ["__node-init", "__enter", "__forward"];
+pub const HIDDEN_COMMANDS: [&str; 4] = ["__node-init", "__enter", "__forward", "__relay"];
 
 /// Runs the hidden command `name` with `args`; returns the exit code of the process, or `None`
 /// when there is no such command. Call it before any runtime or thread is started.
@@ -55,6 +58,7 @@ pub fn hidden_main(name: &str, args: &[String]) -> Option<i32> {
         "__node-init" => Some(node_init_main(args)),
         "__enter" => Some(enter_main(args)),
         "__forward" => Some(forward_main(args)),
+        "__relay" => Some(relay_main(args)),
         _ => None,
     }
 }

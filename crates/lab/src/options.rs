@@ -10,6 +10,7 @@ use crate::lab::Role;
 const MAX_MANAGERS: usize = 7;
 const MAX_WORKERS: usize = 200;
 const MAX_NAME: usize = 20;
+const MIN_DISK: u64 = 64 << 20;
 
 /// Where labs live unless told otherwise: `$CLUSTER_LAB_DIR` or `/var/lib/cluster-lab`.
 pub fn default_base() -> PathBuf {
@@ -41,6 +42,9 @@ pub struct LabOptions {
     pub env: Vec<(String, String)>,
     /// Loopback addresses of the machine, and the published port they lead to.
     pub expose: Vec<(SocketAddr, u16)>,
+    /// Gives each node a disk of so many bytes for its data, so that it can be filled; it is kept
+    /// in memory. None: the machine's disk.
+    pub disk: Option<u64>,
     /// How long all nodes together may take to become ready.
     pub ready_within: Duration,
 }
@@ -73,6 +77,7 @@ impl LabOptions {
             worker_args: Vec::new(),
             env: Vec::new(),
             expose: Vec::new(),
+            disk: None,
             ready_within: Duration::from_secs(60),
         }
     }
@@ -87,6 +92,11 @@ impl LabOptions {
         validate_name(&self.name)?;
         bound("managers", self.managers, 1, MAX_MANAGERS, "give 1 to 7, best 1, 3 or 5")?;
         bound("workers", self.workers, 0, MAX_WORKERS, "give 0 to 200")?;
+        if self.disk.is_some_and(|bytes| bytes < MIN_DISK) {
+            let value = self.disk.unwrap_or_default().to_string();
+            let fix = "give at least 64 MiB; an image and its containers must fit";
+            return Err(Error::BadOption { what: "disk", value, fix });
+        }
         for (what, path) in [
             ("lab folder", &self.base),
             ("program folder", &self.bin_dir),

@@ -34,12 +34,17 @@ impl Identity {
 
     /// SIGKILL; a process that is gone already is fine.
     pub fn kill(self) -> Result<()> {
+        self.signal(Signal::SIGKILL)
+    }
+
+    /// Sends a signal; a process that is gone already is fine.
+    pub fn signal(self, signal: Signal) -> Result<()> {
         if !self.alive() {
             return Ok(());
         }
-        match kill(Pid::from_raw(self.pid), Signal::SIGKILL) {
+        match kill(Pid::from_raw(self.pid), signal) {
             Ok(()) | Err(nix::Error::ESRCH) => Ok(()),
-            Err(errno) => Err(Error::system("killing", format!("process {}", self.pid), errno)),
+            Err(errno) => Err(Error::system("signalling", format!("process {}", self.pid), errno)),
         }
     }
 }

@@ -3,6 +3,7 @@
 //! The folder is readable by root alone, since it holds keys and join tokens. Whoever changes the
 //! lab holds the lock `lab.lock` meanwhile and reads the state afresh under it.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::net::Ipv4Addr;
@@ -16,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::lab::Role;
 use crate::process::{Identity, wait_for};
-use crate::switch::Cut;
+use crate::switch::{Cut, Shaped};
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct State {
@@ -30,6 +31,14 @@ pub(crate) struct State {
     pub nodes: Vec<Node>,
     pub cuts: Vec<Cut>,
     pub forwarders: Vec<Identity>,
+    /// Links that misbehave, and the processes that see to it, by node.
+    #[serde(default)]
+    pub shapes: Vec<Shaped>,
+    #[serde(default)]
+    pub relays: BTreeMap<String, Identity>,
+    /// Bytes of each node's data folder; none: it lies on the machine's disk.
+    #[serde(default)]
+    pub disk: Option<u64>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

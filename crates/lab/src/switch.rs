@@ -3,6 +3,7 @@
 //! It never is in the machine's own namespace, where a firewall or Docker would drop frames.
 //! A partition is an nft rule on the bridge: both ends keep their carrier and hear nothing, which
 //! is what hosts see when a network breaks. Unplugging (used for a power-off) removes the cable.
+//! Delay, loss at random and slowness are the business of a relay between port and bridge.
 
 use std::io::Write;
 use std::net::Ipv4Addr;
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::enter::Entry;
 use crate::error::{Error, Result};
 use crate::netns;
+use crate::relay::Link;
 
 const BRIDGE: &str = "br0";
 const BRIDGE_FILTERS: [&str; 3] =
@@ -44,6 +46,22 @@ impl Cut {
             Self::Node { node, .. } => node == name,
             Self::Link { from, to } => from == name || to == name,
         }
+    }
+}
+
+/// One lane of a node's link that does not pass everything at once.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) struct Shaped {
+    pub node: String,
+    pub direction: Direction,
+    /// None: all that no other lane names.
+    pub peer: Option<String>,
+    pub link: Link,
+}
+
+impl Shaped {
+    pub fn same_lane(&self, other: &Self) -> bool {
+        (&self.node, self.direction, &self.peer) == (&other.node, other.direction, &other.peer)
     }
 }
 
@@ -92,7 +110,7 @@ impl Switch {
         self.ip(&format!(
             "link add {port} type veth peer name eth0 address {} netns {namespace}\n\
              link set {port} master {BRIDGE} up\n",
-            hardware_address(address),
+            shown(hardware_address(address)),
         ))?;
         ip(
             &namespace,
@@ -100,13 +118,41 @@ impl Switch {
         )
     }
 
-    /// Pulls the cable: nothing the node still says is heard, not even that its sockets close.
-    pub fn unplug(&self, place: &str) -> Result<()> {
-        let port = port(place);
-        match self.ip(&format!("link delete {port}\n")) {
+    /// Takes the node's port out of the bridge, for a relay to stand between; returns the
+    /// interfaces on its two sides.
+    pub fn divert(&self, place: &str) -> Result<(String, String)> {
+        self.drop_trunk(place)?;
+        let (port, trunk, far) = (port(place), format!("t-{place}"), format!("b-{place}"));
+        self.ip(&format!(
+            "link add {trunk} type veth peer name {far}\n\
+             link set {far} master {BRIDGE} up\n\
+             link set {trunk} up\n\
+             link set {port} nomaster\n"
+        ))?;
+        Ok((port, trunk))
+    }
+
+    /// Puts the node's port straight on the bridge again.
+    pub fn connect(&self, place: &str) -> Result<()> {
+        self.drop_trunk(place)?;
+        self.ip(&format!("link set {} master {BRIDGE}\n", port(place)))
+    }
+
+    fn drop_trunk(&self, place: &str) -> Result<()> {
+        self.delete(&format!("t-{place}"))
+    }
+
+    fn delete(&self, interface: &str) -> Result<()> {
+        match self.ip(&format!("link delete {interface}\n")) {
             Err(Error::Command { stderr, .. }) if stderr.contains("Cannot find device") => Ok(()),
             other => other,
         }
+    }
+
+    /// Pulls the cable: nothing the node still says is heard, not even that its sockets close.
+    pub fn unplug(&self, place: &str) -> Result<()> {
+        self.delete(&port(place))?;
+        self.drop_trunk(place)
     }
 
     /// Removes the namespace of a place that was unplugged.
@@ -120,13 +166,13 @@ impl Switch {
         for cut in cuts {
             let rule = match cut {
                 Cut::Node { node, direction: Direction::Out } => {
-                    format!("iifname \"{}\" drop\n", port(node))
+                    format!("iifname {} drop\n", ends(node))
                 }
                 Cut::Node { node, direction: Direction::In } => {
-                    format!("oifname \"{}\" drop\n", port(node))
+                    format!("oifname {} drop\n", ends(node))
                 }
                 Cut::Link { from, to } => {
-                    format!("iifname \"{}\" oifname \"{}\" drop\n", port(from), port(to))
+                    format!("iifname {} oifname {} drop\n", ends(from), ends(to))
                 }
             };
             rules.push_str(&rule);
@@ -148,10 +194,19 @@ fn port(place: &str) -> String {
     format!("p-{place}")
 }
 
+/// What nft calls the place's side of the bridge, with a relay before it or not.
+fn ends(place: &str) -> String {
+    format!("{{ \"{}\", \"b-{place}\" }}", port(place))
+}
+
 /// Fixed like that of a real card: after a reboot the neighbours' tables still hold it.
-fn hardware_address(address: Ipv4Addr) -> String {
+pub(crate) fn hardware_address(address: Ipv4Addr) -> [u8; 6] {
     let [a, b, c, d] = address.octets();
-    format!("02:00:{a:02x}:{b:02x}:{c:02x}:{d:02x}")
+    [2, 0, a, b, c, d]
+}
+
+fn shown(address: [u8; 6]) -> String {
+    address.map(|byte| format!("{byte:02x}")).join(":")
 }
 
 fn ip(namespace: &str, batch: &str) -> Result<()> {

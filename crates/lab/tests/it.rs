@@ -9,7 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use cluster_lab::{Direction, Lab, LabOptions, NodeState};
+use cluster_lab::{Direction, Lab, LabOptions, Link, NodeState};
 
 const HELPER: &str = env!("CARGO_BIN_EXE_cluster-lab-helper");
 
@@ -266,4 +266,75 @@ fn a_second_up_is_refused_and_another_process_can_open_the_lab() {
     assert!(unknown.contains("worker-9") && unknown.contains("worker-1"), "{unknown}");
     assert!(Lab::open_in(&fixture.base(), "lt-none").is_err());
     Lab::remove_in(&fixture.base(), "lt-none").unwrap();
+}
+
+#[test]
+fn a_link_can_be_slow_lossy_and_one_sided() {
+    let fixture = Fixture::up("lt-shape");
+    let lab = fixture.lab();
+    fixture
+        .eventually("worker-1 answers", || fixture.answers("client", "10.77.0.21:80", "worker-1"));
+    let took = |address: &'static str| {
+        let begin = Instant::now();
+        assert!(fixture.answers("client", address, "worker-1"), "{address} does not answer");
+        begin.elapsed()
+    };
+    // The way there and back, for the handshake and for the answer.
+    lab.shape("worker-1", Link { delay_ms: 60, ..Link::default() }).unwrap();
+    assert_eq!(fixture.state_of("worker-1"), NodeState::Degraded);
+    let slow = took("10.77.0.21:80");
+    assert!(slow >= Duration::from_millis(240), "{slow:?}");
+    lab.heal("worker-1").unwrap();
+    let quick = took("10.77.0.21:80");
+    assert!(quick < Duration::from_millis(200), "{quick:?}");
+    assert_eq!(fixture.state_of("worker-1"), NodeState::Running);
+
+    // Nothing of what it sends to the client arrives; its neighbour hears it.
+    let deaf = Link { loss_ppm: 1_000_000, ..Link::default() };
+    lab.shape_one_way("worker-1", Direction::Out, Some("client"), deaf).unwrap();
+    assert!(!fixture.answers("client", "10.77.0.21:80", "worker-1"));
+    assert!(fixture.answers("worker-2", "10.77.0.21:80", "worker-1"));
+
+    // It stays so over a power-off, and a cut goes through a relay too.
+    lab.kill("worker-1").unwrap();
+    lab.start("worker-1").unwrap();
+    fixture.eventually("worker-2 hears it", || {
+        fixture.answers("worker-2", "10.77.0.21:80", "worker-1")
+    });
+    assert!(!fixture.answers("client", "10.77.0.21:80", "worker-1"));
+    lab.cut("worker-1").unwrap();
+    assert!(!fixture.answers("worker-2", "10.77.0.21:80", "worker-1"));
+    lab.heal("worker-1").unwrap();
+    fixture.eventually("it answers", || fixture.answers("client", "10.77.0.21:80", "worker-1"));
+}
+
+#[test]
+fn an_agent_can_be_frozen_alone_and_a_disk_filled() {
+    let (mut options, folder) = Fixture::options("lt-disk");
+    options.disk = Some(64 << 20);
+    let lab = Lab::up(&options).unwrap_or_else(|error| panic!("{error}"));
+    let fixture = Fixture { lab: Some(lab), name: "lt-disk".to_owned(), folder };
+    let lab = fixture.lab();
+    fixture
+        .eventually("worker-1 answers", || fixture.answers("client", "10.77.0.21:80", "worker-1"));
+    lab.pause_agent("worker-1").unwrap();
+    assert!(!fixture.answers("client", "10.77.0.21:80", "worker-1"));
+    lab.resume_agent("worker-1").unwrap();
+    fixture.eventually("it goes on", || fixture.answers("client", "10.77.0.21:80", "worker-1"));
+
+    let file = lab.data_path("worker-1").join("grows").display().to_string();
+    let write = || {
+        let line = format!("dd if=/dev/zero of={file} bs=64k count=4");
+        lab.exec_output("worker-1", &["sh", "-c", &line]).unwrap().status.success()
+    };
+    assert!(write());
+    fs::remove_file(&file).unwrap();
+    lab.fill_disk("worker-1").unwrap();
+    assert!(!write(), "a full disk takes more");
+    lab.free_disk("worker-1").unwrap();
+    assert!(write());
+    // It outlives a power-off.
+    lab.kill("worker-1").unwrap();
+    lab.start("worker-1").unwrap();
+    assert!(Path::new(&file).exists());
 }

@@ -6,6 +6,7 @@
 
 pub mod access;
 pub mod api;
+mod begun;
 pub mod cli;
 pub mod clock;
 pub mod context;

@@ -35,7 +35,7 @@ use crate::founding::{self, Founding};
 use crate::host::Host;
 use crate::managers::{handover, schedule, standing};
 use crate::raft::{RaftConfig, RaftNode};
-use crate::{join, leader, recover};
+use crate::{begun, join, leader, recover};
 
 /// How long what is under way may take to end after a stop signal.
 const DRAIN: Duration = Duration::from_secs(3);
@@ -97,6 +97,8 @@ impl Manager {
         let tls = TlsIdentity::new(identity).context("cannot use the manager's certificate")?;
         let tls = tls.over(&host.net);
         let raft = consensus(&cli, &tls, host).await?;
+        // Now the log is there, and nobody was answered yet.
+        begun::mark(&cli.data_dir).context("cannot mark the data folder")?;
         let (dispatch, report_queue) = Dispatch::new();
         let context = Context {
             node_id: raft.id(),
@@ -229,8 +231,11 @@ async fn who_am_i(
         if identity.role != Role::Manager {
             bail!("{} belongs to a {}, not to a manager", cli.data_dir.display(), identity.role);
         }
-        // A crash while joining leaves a certificate alone, and joining goes on from there.
-        if cli.join.is_empty() && !has_state()? {
+        // A crash while joining leaves a certificate alone, and joining goes on from there; but a
+        // member that lost its log must not vote again as if it had never voted.
+        let was_begun = begun::is_marked(&cli.data_dir)
+            .with_context(|| format!("cannot look into {}", cli.data_dir.display()))?;
+        if (cli.join.is_empty() || was_begun) && !has_state()? {
             bail!(
                 "{} holds a manager's certificate but no log: the folder is damaged; restore it, \
                  or join again with an empty one (--join, --token)",

@@ -56,8 +56,13 @@ impl Cluster {
     pub fn up(name: &str, bin_dir: &Path) -> Result<Self> {
         let options = LabOptions::new(name, bin_dir);
         Lab::remove_in(&options.base, name).context("removing an earlier lab")?;
-        let lab = Lab::up(&options).context("starting the lab")?;
-        Ok(Self { lab, ctl: options.helper })
+        Self::with(&options)
+    }
+
+    /// Starts a lab as asked.
+    pub fn with(options: &LabOptions) -> Result<Self> {
+        let lab = Lab::up(options).context("starting the lab")?;
+        Ok(Self { lab, ctl: options.helper.clone() })
     }
 
     /// Runs `clusterctl` as the client; an error carries what it said.

@@ -4,6 +4,7 @@
 
 mod bench;
 mod cargo;
+mod chaos;
 mod cluster;
 mod demo;
 mod fuzz;
@@ -35,6 +36,8 @@ enum Command {
     Test(test::Args),
     /// Check format, lints, layers and house rules; changes nothing.
     Verify,
+    /// Build everything, start a cluster and break it at random under load; judge what it does.
+    Chaos(chaos::Args),
     /// Measure the promises of the design, beside Docker Swarm where it is installed.
     Bench(bench::Args),
     /// Search every parser of outside input for inputs that break it, for a bounded time.
@@ -51,6 +54,7 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Demo(args) => demo::run(&args),
         Command::Test(args) => test::run(&args),
+        Command::Chaos(args) => chaos::run(&args),
         Command::Verify => verify::run(),
         Command::Bench(args) => bench::run(&args),
         Command::Fuzz(args) => fuzz::run(&args),

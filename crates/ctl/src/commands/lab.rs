@@ -1,8 +1,10 @@
 //! `lab …`: a shell over `cluster-lab`. All of it is synchronous and wants root.
 
+mod chaos;
 mod down;
 mod exec;
 mod fault;
+mod links;
 mod load_image;
 mod logs;
 mod status;
@@ -35,12 +37,20 @@ pub enum Verb {
     Resume(fault::Args),
     /// Cut a node off the network, silently
     Cut(fault::CutArgs),
-    /// Connect a node again
+    /// Delay, lose or slow down what goes to and from a node
+    Shape(links::Args),
+    /// Connect a node again, at full speed
     Heal(fault::Args),
+    /// Leave a node's disk no free byte (labs built with --disk)
+    FillDisk(fault::Args),
+    /// Give a node's disk its room back
+    FreeDisk(fault::Args),
     /// Kill a node's agent alone; its containers live on
     KillAgent(fault::Args),
     /// Start the agent of a node again
     StartAgent(fault::Args),
+    /// Break the lab at random for a while, under load, and judge what it does
+    Chaos(Box<chaos::Args>),
     /// Import an image archive on every worker
     LoadImage(load_image::Args),
     /// Run a command on a node, or as the client that reaches all nodes
@@ -60,7 +70,11 @@ pub fn run(verb: &Verb, invocation: &mut Invocation) -> Result<i32, Error> {
         Verb::Pause(args) => fault::run(args, invocation, Lab::pause),
         Verb::Resume(args) => fault::run(args, invocation, Lab::resume),
         Verb::Cut(args) => fault::cut(args, invocation),
+        Verb::Shape(args) => links::run(args, invocation),
         Verb::Heal(args) => fault::run(args, invocation, Lab::heal),
+        Verb::FillDisk(args) => fault::run(args, invocation, Lab::fill_disk),
+        Verb::FreeDisk(args) => fault::run(args, invocation, Lab::free_disk),
+        Verb::Chaos(args) => return chaos::run(args, invocation),
         Verb::KillAgent(args) => fault::run(args, invocation, Lab::kill_agent),
         Verb::StartAgent(args) => fault::run(args, invocation, Lab::start_agent),
         Verb::LoadImage(args) => load_image::run(args, invocation),

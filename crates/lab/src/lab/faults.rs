@@ -1,5 +1,9 @@
 //! What can be done to a node: the ways in which hosts and networks break, and their undoing.
 
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
 use super::Lab;
 use crate::error::Result;
 use crate::exec::CLIENT;
@@ -27,6 +31,9 @@ impl Lab {
             hall.switch_off(&state.name, node, init)?;
             let init = hall.switch_on(state, node)?;
             state.node_mut(node)?.init = Some(init);
+            if state.shapes.iter().any(|shape| shape.node == node) {
+                self.relay(state, node)?;
+            }
             Ok(())
         })
     }
@@ -81,19 +88,38 @@ impl Lab {
         })
     }
 
-    /// Removes every cut that concerns the node.
+    /// Removes every cut that concerns the node, and whatever slows its links down.
     pub fn heal(&self, node: &str) -> Result<()> {
         self.change(|hall, state| {
             state.node(node)?;
             state.cuts.retain(|cut| !cut.concerns(node));
-            hall.switch.set_cuts(&state.cuts)
+            hall.switch.set_cuts(&state.cuts)?;
+            self.forget_shapes(state, node)
         })
+    }
+
+    /// SIGSTOP to the agent alone: its containers and shims run on, its sockets stay open.
+    pub fn pause_agent(&self, node: &str) -> Result<()> {
+        self.require_running(node)?;
+        self.hall(|hall| hall.signal_agent(&self.name, node, Signal::SIGSTOP))
+    }
+
+    /// Undoes [`Lab::pause_agent`].
+    pub fn resume_agent(&self, node: &str) -> Result<()> {
+        self.require_running(node)?;
+        self.hall(|hall| hall.signal_agent(&self.name, node, Signal::SIGCONT))
     }
 
     /// SIGKILL to the agent alone; shims and containers live on.
     pub fn kill_agent(&self, node: &str) -> Result<()> {
         self.require_running(node)?;
         self.hall(|hall| hall.kill_agent(&self.name, node))
+    }
+
+    /// Starts the agent of a node and looks at it for so long; how it ended, if it did.
+    pub fn try_agent(&self, node: &str, within: Duration) -> Result<Option<String>> {
+        self.require_running(node)?;
+        self.hall(|hall| hall.try_agent(node, within))
     }
 
     /// Starts the agent of a node that is on. Fine when it runs.

@@ -35,6 +35,8 @@ pub enum NodeState {
     Paused,
     /// On, but some or all frames from or to it are dropped.
     Cut,
+    /// On, but frames from or to it are delayed, slowed down or lost at random.
+    Degraded,
 }
 
 impl fmt::Display for NodeState {
@@ -45,6 +47,7 @@ impl fmt::Display for NodeState {
             Self::Stopped => "stopped",
             Self::Paused => "paused",
             Self::Cut => "cut",
+            Self::Degraded => "degraded",
         })
     }
 }
@@ -84,6 +87,8 @@ impl Lab {
             NodeState::Cut
         } else if pid.is_none() {
             NodeState::AgentDown
+        } else if state.shapes.iter().any(|shape| shape.node == node.name) {
+            NodeState::Degraded
         } else {
             NodeState::Running
         };

@@ -215,6 +215,6 @@ pub async fn reaches(context: &Context, id: NodeId, address: &str) -> bool {
     if id == context.node_id {
         return true;
     }
-    let connect = tokio::net::TcpStream::connect(address);
+    let connect = context.identity.net().connect(address);
     matches!(tokio::time::timeout(REACH_TIMEOUT, connect).await, Ok(Ok(_)))
 }

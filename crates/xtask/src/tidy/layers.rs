@@ -23,6 +23,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("cluster-runtime", &["cluster-image"]),
     ("cluster-network", &["cluster-identity"]),
     ("cluster-lab", &[]),
+    // Breaks labs and judges them, as a client of the API.
+    ("cluster-chaos", &["cluster-lab", "cluster-pb", "cluster-wire", "cluster-identity"]),
     // Programs, on top and never on each other.
     (
         "cluster-manager",
@@ -60,6 +62,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "cluster-wire",
             "cluster-identity",
             "cluster-lab",
+            "cluster-chaos",
         ],
     ),
     ("cluster-example-web", &[]),

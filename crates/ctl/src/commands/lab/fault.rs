@@ -1,4 +1,4 @@
-//! `lab kill|start|pause|resume|cut|heal|kill-agent|start-agent NODE…`
+//! `lab kill|start|pause|resume|cut|heal|kill-agent|start-agent NODE…` and the like
 
 use clap::ValueEnum;
 use cluster_lab::{Direction, Lab};
@@ -28,9 +28,18 @@ pub struct CutArgs {
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum Way {
+pub enum Way {
     In,
     Out,
+}
+
+impl From<Way> for Direction {
+    fn from(way: Way) -> Self {
+        match way {
+            Way::In => Self::In,
+            Way::Out => Self::Out,
+        }
+    }
 }
 
 pub fn run(
@@ -49,7 +58,6 @@ pub fn run(
 pub fn cut(args: &CutArgs, invocation: &mut Invocation) -> Result<(), Error> {
     run(&args.args, invocation, |lab, node| match args.direction {
         None => lab.cut(node),
-        Some(Way::In) => lab.cut_one_way(node, Direction::In),
-        Some(Way::Out) => lab.cut_one_way(node, Direction::Out),
+        Some(way) => lab.cut_one_way(node, way.into()),
     })
 }

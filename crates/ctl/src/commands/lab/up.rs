@@ -10,6 +10,7 @@ use super::{DEFAULT_NAME, explain, status};
 use crate::Invocation;
 use crate::contexts::{self, Store};
 use crate::error::Error;
+use crate::values::amount::bytes;
 use crate::values::duration::duration;
 use crate::values::port::port;
 
@@ -46,6 +47,10 @@ pub struct Args {
     /// Silence after which a worker counts as lost
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     lease: Option<Duration>,
+
+    /// Give each node a disk of so many bytes for its data, so that it can be filled (in memory)
+    #[arg(long, value_name = "SIZE", value_parser = bytes)]
+    disk: Option<u64>,
 
     /// An argument for every manager
     #[arg(long, value_name = "ARG", allow_hyphen_values = true)]
@@ -100,6 +105,7 @@ fn options(args: &Args) -> Result<LabOptions, Error> {
     options.expose.clone_from(&args.expose);
     options.heartbeat_period = args.heartbeat_period;
     options.lease = args.lease;
+    options.disk = args.disk;
     options.manager_args.clone_from(&args.manager_arg);
     options.worker_args.clone_from(&args.worker_arg);
     if let Some(subnet) = args.subnet {
