@@ -54,12 +54,20 @@ pub enum ConnectError {
         #[source]
         source: rustls::Error,
     },
-    #[error("{address} belongs to another cluster: its certificate is not from this cluster's CA")]
+    #[error(
+        "{address} belongs to another cluster, or its CA was replaced: its certificate is not from \
+         the CA that is known here"
+    )]
     OtherCluster { address: String },
-    #[error("{address} belongs to another cluster than the join token")]
+    #[error(
+        "{address} belongs to another cluster than the join token, or its CA was replaced since the \
+         token was made"
+    )]
     OtherClusterThanToken { address: String },
     #[error("{address} is not {expected}")]
     WrongPeer { address: String, expected: String },
+    #[error("{address} is node {node_id}, which was removed from the cluster")]
+    PeerRemoved { address: String, node_id: String },
     #[error("our certificate expired at unix time {not_after}: join again with a token")]
     OwnExpired { not_after: u64 },
     #[error(
