@@ -6,6 +6,7 @@
 mod job;
 mod plan;
 mod rollout;
+mod security;
 mod service;
 
 use std::sync::Arc;
@@ -60,12 +61,21 @@ impl Step<'_> {
             }
             Command::UpdateNode { id, version, spec, .. } => self.update_node(*id, *version, spec),
             Command::RemoveNode { id, force, at_ms } => self.remove_node(*id, *force, *at_ms),
-            Command::PutManager { id, manager } => self.edit_cluster(|cluster| {
-                cluster.managers.insert(*id, manager.clone());
-            }),
-            Command::RemoveManager { id } => self.edit_cluster(|cluster| {
-                cluster.managers.remove(id);
-            }),
+            Command::PutManager { id, manager } => {
+                self.readmit(*id);
+                self.edit_cluster(|cluster| {
+                    cluster.managers.insert(*id, manager.clone());
+                })
+            }
+            Command::RemoveManager { id } => {
+                let known = self.state.cluster().is_some_and(|c| c.managers.contains_key(id));
+                if known {
+                    self.revoke(*id);
+                }
+                self.edit_cluster(|cluster| {
+                    cluster.managers.remove(id);
+                })
+            }
             Command::SetWorkerToken(token) => {
                 self.edit_cluster(|cluster| cluster.worker_token = token.clone())
             }
@@ -74,6 +84,7 @@ impl Step<'_> {
             }
             Command::Plan { at_ms, changes } => Ok(self.plan(*at_ms, changes)),
             Command::RecordStatus { reports } => Ok(self.record_status(reports)),
+            Command::Secure(secure) => self.secure(secure),
         }
     }
 
@@ -194,6 +205,7 @@ impl Step<'_> {
             self.lose_task(task, at_ms, "node removed");
         }
         self.state.remove_node(id);
+        self.revoke(id);
         Ok(Reply::Done)
     }
 

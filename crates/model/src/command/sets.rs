@@ -32,7 +32,8 @@ impl Command {
             | Command::RemoveManager { .. }
             | Command::SetWorkerToken(_)
             | Command::SetManagerToken(_)
-            | Command::RecordStatus { .. } => 1,
+            | Command::RecordStatus { .. }
+            | Command::Secure(_) => 1,
             Command::Plan { changes, .. } => {
                 changes.iter().map(Change::set).max().unwrap_or(OLDEST_COMMANDS)
             }
