@@ -7,6 +7,7 @@
 //! changed nothing; a write whose fate is unknown is reported as such.
 
 mod dial;
+mod renew;
 
 use std::time::Duration;
 
@@ -183,6 +184,10 @@ calls! {
     Read explain: ExplainRequest -> pb::ExplainResponse;
     Read forecast: ForecastRequest -> pb::ForecastResponse;
     Read logs: LogsRequest -> Streaming<pb::LogsResponse>;
+    Read get_security: GetSecurityRequest -> pb::GetSecurityResponse;
+    Write update_security: UpdateSecurityRequest -> pb::UpdateSecurityResponse;
+    Write get_unlock_key: GetUnlockKeyRequest -> pb::GetUnlockKeyResponse;
+    Write rotate_ca: RotateCaRequest -> pb::RotateCaResponse;
 }
 
 #[cfg(test)]

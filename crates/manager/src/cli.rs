@@ -1,10 +1,11 @@
 //! The command line of `cluster-manager`.
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{ArgGroup, Parser, ValueEnum};
+use clap::{ArgGroup, Args, Command, CommandFactory as _, FromArgMatches as _, Parser, ValueEnum};
 
 /// A manager: keeps the cluster's desired state and makes the workers run it.
 ///
@@ -55,9 +56,57 @@ pub struct Cli {
     #[arg(long, env = "CLUSTER_JOIN_TOKEN", hide_env_values = true)]
     pub token: Option<String>,
 
+    /// File with the unlock key of a locked data folder; without it a locked manager waits for
+    /// `cluster-manager unlock`
+    #[arg(long, value_name = "FILE", env = "CLUSTER_UNLOCK_KEY_FILE")]
+    pub unlock_key_file: Option<PathBuf>,
+
     /// Form of the log on stderr
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
+}
+
+/// Unlock a manager on this machine that was started and says that it is locked.
+///
+/// Reads the unlock key from standard input, or from a file. A wrong key changes nothing.
+#[derive(Clone, Debug, Args)]
+pub struct Unlock {
+    /// Data folder of the manager
+    #[arg(long, value_name = "DIR", env = "CLUSTER_MANAGER_DATA_DIR")]
+    pub data_dir: PathBuf,
+
+    /// File with the unlock key
+    #[arg(long, value_name = "FILE")]
+    pub key_file: Option<PathBuf>,
+}
+
+/// What the command line asks for.
+#[derive(Clone, Debug)]
+pub enum Program {
+    Run(Box<Cli>),
+    Unlock(Unlock),
+}
+
+impl Program {
+    /// All of the command line: a manager's own flags, or a subcommand in their place.
+    pub fn command() -> Command {
+        let unlock = Unlock::augment_args(Command::new("unlock"));
+        Cli::command()
+            .subcommand(unlock)
+            .subcommand_negates_reqs(true)
+            .args_conflicts_with_subcommands(true)
+            .disable_help_subcommand(true)
+    }
+
+    pub fn parse_from<T: Into<OsString> + Clone>(
+        words: impl IntoIterator<Item = T>,
+    ) -> Result<Self, clap::Error> {
+        let matches = Self::command().try_get_matches_from(words)?;
+        match matches.subcommand() {
+            Some(("unlock", matches)) => Unlock::from_arg_matches(matches).map(Self::Unlock),
+            _ => Cli::from_arg_matches(&matches).map(Box::new).map(Self::Run),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -126,6 +175,15 @@ mod tests {
         for wrong in ["", "3", "s", "3h", "-1s"] {
             assert!(duration(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn unlock_stands_in_place_of_flags() {
+        Program::command().debug_assert();
+        let parse = |line: &str| Program::parse_from(line.split(' '));
+        assert!(matches!(parse("cluster-manager unlock --data-dir d"), Ok(Program::Unlock(_))));
+        assert!(matches!(parse("cluster-manager --data-dir d"), Ok(Program::Run(_))));
+        assert!(parse("cluster-manager unlock").is_err());
     }
 
     #[test]

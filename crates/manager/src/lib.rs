@@ -6,6 +6,7 @@
 
 pub mod access;
 pub mod api;
+pub mod certificates;
 pub mod cli;
 pub mod clock;
 pub mod context;
@@ -13,6 +14,8 @@ pub mod dispatch;
 pub mod founding;
 pub mod host;
 pub mod join;
+pub mod keys;
 pub mod leader;
 pub mod raft;
 pub mod serve;
+pub mod unlock;

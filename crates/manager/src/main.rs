@@ -2,12 +2,21 @@
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
 use cluster_daemon::telemetry;
-use cluster_manager::cli::{Cli, LogFormat};
+use cluster_manager::cli::{Cli, LogFormat, Program};
+use cluster_manager::unlock;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    match Program::parse_from(std::env::args_os()).unwrap_or_else(|error| error.exit()) {
+        Program::Run(cli) => run(*cli),
+        Program::Unlock(cli) => match unlock::ask(&cli) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(&error),
+        },
+    }
+}
+
+fn run(cli: Cli) -> ExitCode {
     let format = match cli.log_format {
         LogFormat::Text => telemetry::LogFormat::Text,
         LogFormat::Json => telemetry::LogFormat::Json,

@@ -1,7 +1,10 @@
-//! `cluster info|token|update`
+//! `cluster info|token|update|ca|autolock|unlock-key`
 
+mod autolock;
+mod ca;
 mod info;
 mod token;
+mod unlock_key;
 mod update;
 
 use clap::Subcommand;
@@ -17,6 +20,13 @@ pub enum Verb {
     Token(token::Args),
     /// Change settings of the whole cluster
     Update(update::Args),
+    /// The certificate authority: see it, replace it
+    #[command(subcommand)]
+    Ca(ca::Verb),
+    /// Lock the managers' data folders, or open the lock
+    Autolock(autolock::Args),
+    /// Print the key that a locked manager needs when it starts
+    UnlockKey(unlock_key::Args),
 }
 
 pub async fn run(verb: &Verb, invocation: &mut Invocation) -> Result<(), Error> {
@@ -24,5 +34,8 @@ pub async fn run(verb: &Verb, invocation: &mut Invocation) -> Result<(), Error> 
         Verb::Info(args) => info::run(args, invocation).await,
         Verb::Token(args) => token::run(args, invocation).await,
         Verb::Update(args) => update::run(args, invocation).await,
+        Verb::Ca(verb) => ca::run(verb, invocation).await,
+        Verb::Autolock(args) => autolock::run(args, invocation).await,
+        Verb::UnlockKey(args) => unlock_key::run(args, invocation).await,
     }
 }
