@@ -9,7 +9,7 @@
 use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use cluster_identity::{
@@ -25,6 +25,8 @@ use crate::keys::KeyStore;
 
 /// The date is looked at so often: a machine that was suspended notices.
 const LOOK_PERIOD: Duration = Duration::from_secs(60);
+/// The administrator's context file is looked at so often, or when a renewal of ours is nearer.
+const ADMIN_PERIOD: Duration = Duration::from_secs(60);
 /// Data keys that no file needs are looked for so often.
 const SWEEP_PERIOD: Duration = Duration::from_secs(300);
 /// How long a manager with an expired certificate waits for its own log to be applied.
@@ -109,7 +111,8 @@ pub async fn run(
     let mut feed = context.raft.feed();
     feed.mark_changed();
     let mut looked_at = None;
-    let mut sweep_at = tokio::time::Instant::now() + SWEEP_PERIOD;
+    let mut sweep_at = Instant::now() + SWEEP_PERIOD;
+    let mut admin_at = Instant::now();
     let jitter = rand::random::<f64>();
     loop {
         let Leaf { not_before, not_after, .. } = context.identity.leaf();
@@ -129,13 +132,17 @@ pub async fn run(
         let is_due = now_unix() >= due;
         if looked_at != Some(trust) || is_due {
             follow(&context, &keys, &state, is_due)?;
-            refresh_admin(&data_dir.as_ref().join(ADMIN_CONTEXT), &state, is_due);
-            looked_at = Some(trust);
         }
+        // It has dates of its own.
+        if looked_at != Some(trust) || Instant::now() >= admin_at {
+            admin_at = Instant::now() + ADMIN_PERIOD.min(left);
+            refresh_admin(&data_dir.as_ref().join(ADMIN_CONTEXT), &state);
+        }
+        looked_at = Some(trust);
         lock(&context, &keys, &state).await?;
         confirm(&context, &state).await?;
-        if tokio::time::Instant::now() >= sweep_at {
-            sweep_at = tokio::time::Instant::now() + SWEEP_PERIOD;
+        if Instant::now() >= sweep_at {
+            sweep_at = Instant::now() + SWEEP_PERIOD;
             sweep(&context, &keys)?;
         }
     }
@@ -160,7 +167,7 @@ fn follow(context: &Context, keys: &KeyStore, state: &State, is_due: bool) -> an
 
 /// The context file that founding left here stays good for as long as it is left here: it is the
 /// administrator's way back when every other context expired.
-fn refresh_admin(path: &Path, state: &State, is_due: bool) {
+fn refresh_admin(path: &Path, state: &State) {
     let refreshed = (|| -> anyhow::Result<()> {
         if !path.exists() {
             return Ok(());
@@ -169,8 +176,8 @@ fn refresh_admin(path: &Path, state: &State, is_due: bool) {
         let identity = context.identity()?;
         let leaf = identity.leaf()?;
         let now = now_unix();
-        let past_half = now >= renew_at(leaf.not_before, leaf.not_after, 0.0);
-        if is_wanted(&identity, &leaf, state, now) && !(is_due && past_half) && !past_half {
+        let is_due = now >= renew_at(leaf.not_before, leaf.not_after, 0.0);
+        if is_wanted(&identity, &leaf, state, now) && !is_due {
             return Ok(());
         }
         let fresh = issue(state, &identity.subject())?;

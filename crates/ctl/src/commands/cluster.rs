@@ -24,6 +24,9 @@ pub enum Verb {
     #[command(subcommand)]
     Ca(ca::Verb),
     /// Lock the managers' data folders, or open the lock
+    ///
+    /// With the lock on, a manager that starts serves nothing until it is given the unlock key:
+    /// whoever takes its disk has neither the state nor the keys in it.
     Autolock(autolock::Args),
     /// Print the key that a locked manager needs when it starts
     UnlockKey(unlock_key::Args),

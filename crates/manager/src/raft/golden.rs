@@ -204,7 +204,8 @@ fn encrypted_files_read_as_ever() {
     let settings = LogSettings { segment_bytes: 2048, cache_bytes: 1024 };
     let open_log = |disk: &SimDisk| {
         let keys = Some(frozen_keys());
-        Log::open_with(Arc::new(disk.clone()), log_dir, OWNER, settings, Threads::Own, keys).unwrap()
+        Log::open_with(Arc::new(disk.clone()), log_dir, OWNER, settings, Threads::Own, keys)
+            .unwrap()
     };
     let vote = Ballot { term: 3, node: 1, committed: true };
     let disk = SimDisk::default();

@@ -157,8 +157,7 @@ impl RaftNode {
             )?;
             let machine = Machine::open(snapshots.clone(), machine_published, commands)?;
             let folder = log::folder(&dir);
-            let (log, thread) =
-                Log::open_with(disk, &folder, owner, log_settings, threads, keys)?;
+            let (log, thread) = Log::open_with(disk, &folder, owner, log_settings, threads, keys)?;
             Ok::<_, StorageError>((snapshots, machine, log, thread))
         });
         let (snapshots, machine, log, thread) =

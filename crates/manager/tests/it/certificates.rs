@@ -227,10 +227,8 @@ async fn the_ca_is_replaced_under_the_eyes_of_all_and_over_a_change_of_leaders()
             connect(&address, &TlsClient::manager(identity), &ChannelOptions::default()).await;
         assert!(refused.is_err(), "{identity:?}");
     }
-    let token = cluster
-        .control(alive)
-        .get_token(control::GetTokenRequest { role: "worker".into(), rotate: false });
-    let token = token.await.unwrap().into_inner().token;
+    let request = control::GetTokenRequest { role: "worker".into(), rotate: false };
+    let token = cluster.control(alive).get_token(request).await.unwrap().into_inner().token;
     assert_ne!(token, old_token);
     join(&address, &token, "worker", "worker-3").await.unwrap();
     // The manager that was killed meanwhile finds its way back.

@@ -87,8 +87,9 @@ async fn nothing_of_the_state_lies_on_the_disk_in_the_clear() {
 async fn a_locked_manager_waits_for_its_key_and_nothing_else_opens_it() {
     let mut cluster = Cluster::new().await;
     let service = cluster.service("web", 0, 0).await;
-    let asked = cluster.control(0).get_unlock_key(control::GetUnlockKeyRequest { rotate: false });
-    assert_eq!(refusal(asked.await).0, Code::NotLocked);
+    let ask = control::GetUnlockKeyRequest { rotate: false };
+    let asked = cluster.control(0).get_unlock_key(ask).await;
+    assert_eq!(refusal(asked).0, Code::NotLocked);
     let key = autolock(&cluster, true).await;
     assert_eq!(autolock(&cluster, true).await, key, "asked again, it is the same");
     assert_eq!(unlock_key(&cluster, false).await, key);

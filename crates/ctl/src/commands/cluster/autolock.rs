@@ -6,8 +6,6 @@ use cluster_pb::control::v1::UpdateSecurityRequest;
 use crate::Invocation;
 use crate::error::Error;
 
-/// With the lock on, a manager that starts serves nothing until it is given the unlock key: whoever
-/// takes its disk has neither the state nor the keys in it.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[arg(value_name = "on|off")]

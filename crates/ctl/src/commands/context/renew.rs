@@ -5,7 +5,6 @@ use crate::contexts;
 use crate::error::Error;
 use crate::text::moment;
 
-/// Renews the context that is in use. What it replaces works on until it expires.
 #[derive(Debug, clap::Args)]
 pub struct Args {}
 

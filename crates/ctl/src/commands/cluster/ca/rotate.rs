@@ -13,13 +13,6 @@ const LOOK_PERIOD: Duration = Duration::from_millis(300);
 /// Nodes named in a line of progress.
 const NAMED_MAX: usize = 5;
 
-/// A new CA signs from the first moment on, and everybody trusts it at once, because the old one
-/// signed it. When every node has a certificate of the new one, the old one is dropped, and with it the
-/// join tokens and the contexts that name it. This command renews the context it uses; others are
-/// renewed with `clusterctl context renew` while the change is under way, or imported anew from a
-/// manager's admin.json afterwards.
-///
-/// The change goes on when this command is stopped; `clusterctl cluster ca info` shows how far it is.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Do not wait for nodes that are down: they must join again. Given during a change, it counts

@@ -8,14 +8,7 @@ fn keys() -> Keyring {
 }
 
 fn open_with(disk: &SimDisk, keys: &Keyring) -> Result<(Log, LogThread), StorageError> {
-    Log::open_with(
-        Arc::new(disk.clone()),
-        dir(),
-        OWNER,
-        small(),
-        Threads::Own,
-        Some(keys.clone()),
-    )
+    Log::open_with(Arc::new(disk.clone()), dir(), OWNER, small(), Threads::Own, Some(keys.clone()))
 }
 
 fn secret(index: u64) -> LogEntry {
@@ -138,4 +131,37 @@ fn a_new_data_key_counts_from_the_next_record_on() {
     assert!(matches!(error, StorageError::NoKey { key_id, .. } if key_id == old.id()), "{error}");
     let error = open(&disk).map(|_| ()).unwrap_err();
     assert!(matches!(error, StorageError::NoKey { .. }), "{error}");
+}
+
+/// What encryption costs a log on a real disk: batches of 50 entries of 200 bytes, each synced.
+#[test]
+#[ignore = "a measurement"]
+fn measure() {
+    let run = |keys: Option<Keyring>| {
+        let folder = tempfile::tempdir().unwrap();
+        let disk: Arc<dyn Disk> = Arc::new(crate::raft::disk::OsDisk);
+        let settings = LogSettings::default();
+        let (log, thread) =
+            Log::open_with(disk, folder.path(), OWNER, settings, Threads::Own, keys).unwrap();
+        let begun = std::time::Instant::now();
+        let mut waits = Vec::new();
+        for batch in 0..400u64 {
+            let entries = (0..50).map(|i| entry(batch * 50 + i, 200)).collect();
+            let at = std::time::Instant::now();
+            append(&log, entries);
+            waits.push(at.elapsed());
+        }
+        let took = begun.elapsed();
+        close(log, thread);
+        waits.sort();
+        (took, waits[waits.len() / 2])
+    };
+    for round in 0..3 {
+        let (clear, clear_median) = run(None);
+        let (sealed, sealed_median) = run(Some(keys()));
+        eprintln!(
+            "round {round}: clear {clear:?}, median {clear_median:?}; \
+             encrypted {sealed:?}, median {sealed_median:?}"
+        );
+    }
 }
