@@ -247,3 +247,6 @@ fn sweep(context: &Context, keys: &KeyStore) -> anyhow::Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -358,4 +358,24 @@ mod tests {
         let read = store.load_identity().unwrap();
         assert_eq!(read.key_pem.expose(), identity.key_pem.expose());
     }
+
+    /// Frozen files: what this release writes, every later one opens. `UPDATE_GOLDEN=1` writes them anew.
+    #[test]
+    fn files_are_read_as_ever() {
+        let unlock = UnlockKey::parse(&format!("CLUSTER-UNLOCK-1-{}", "a".repeat(52))).unwrap();
+        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+        for (name, lock) in [("keys-open.json", None), ("keys-locked.json", Some(&unlock))] {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join(FILE);
+            if std::env::var_os("UPDATE_GOLDEN").is_some() {
+                let store = KeyStore::open(dir.path(), None).unwrap();
+                store.set_lock(lock.cloned(), 41).unwrap();
+                std::fs::copy(&path, golden.join(name)).unwrap();
+            }
+            std::fs::copy(golden.join(name), &path).unwrap();
+            let store = KeyStore::open(dir.path(), lock).unwrap();
+            assert_eq!((store.epoch(), ids(&store).len()), (41, 2), "{name}");
+            assert!(store.has_lock(lock), "{name}");
+        }
+    }
 }

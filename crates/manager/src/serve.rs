@@ -49,7 +49,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
     let host = Host::default();
     // A locked manager may wait for its key for long.
     let mut manager = tokio::select! {
-        started = Manager::start(cli, &host) => started?,
+        started = Box::pin(Manager::start(cli, &host)) => started?,
         signal = signals.recv() => {
             tracing::info!(?signal, "stopping before the start was complete");
             return Ok(());

@@ -27,11 +27,15 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Opens the folder's keys; of a locked folder, once the key was brought.
 pub async fn open(cli: &Cli) -> anyhow::Result<KeyStore> {
-    let given = cli.unlock_key_file.as_deref().map(read_key).transpose()?;
-    match KeyStore::open(&cli.data_dir, given.as_ref()) {
-        Err(Error::Locked { .. }) => wait(&cli.data_dir).await,
-        opened => Ok(opened?),
-    }
+    let locked = match KeyStore::open(&cli.data_dir, None) {
+        Err(locked @ Error::Locked { .. }) => locked,
+        opened => return Ok(opened?),
+    };
+    let Some(path) = &cli.unlock_key_file else {
+        tracing::debug!(reason = %locked, "waiting for the unlock key");
+        return wait(&cli.data_dir).await;
+    };
+    Ok(KeyStore::open(&cli.data_dir, Some(&read_key(path)?))?)
 }
 
 async fn wait(dir: &Path) -> anyhow::Result<KeyStore> {

@@ -106,10 +106,10 @@ pub fn kept(dir: &Path, given: Option<&JoinToken>) -> Result<Option<Identity>, E
         let Identity { role, node_id, .. } = identity;
         return Err(Error::OtherRole { dir: shown(), role, node_id });
     }
-    if let Some(token) = given {
-        if !identity.knew_ca(dir, &token.ca_digest) {
-            return Err(Error::OtherCluster { dir: shown(), cluster_id: identity.cluster_id });
-        }
+    if let Some(token) = given
+        && !identity.knew_ca(dir, &token.ca_digest)
+    {
+        return Err(Error::OtherCluster { dir: shown(), cluster_id: identity.cluster_id });
     }
     Ok(Some(identity))
 }

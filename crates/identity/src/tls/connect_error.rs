@@ -68,7 +68,10 @@ pub enum ConnectError {
     WrongPeer { address: String, expected: String },
     #[error("{address} is node {node_id}, which was removed from the cluster")]
     PeerRemoved { address: String, node_id: String },
-    #[error("our certificate expired at unix time {not_after}: join again with a token")]
+    #[error(
+        "our certificate expired at unix time {not_after}: a node comes back by itself or joins again, \
+         a user imports a fresh context from a manager's admin.json"
+    )]
     OwnExpired { not_after: u64 },
     #[error(
         "our certificate is valid only from unix time {not_before}: this machine's clock is \
