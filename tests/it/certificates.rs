@@ -66,7 +66,10 @@ fn the_ca_is_replaced_twice_and_no_task_is_restarted() {
     assert!(ran.stderr.contains(&says) && ran.stderr.contains("--force"), "{ran:?}");
     let leader = cluster.leader();
     cluster.lab().kill(&leader).expect("power-off");
-    cluster.leader();
+    until("another leader", SOON, || {
+        let now = cluster.leader();
+        if now == leader { Err(now) } else { Ok(()) }
+    });
     let info = cluster.json(&["cluster", "ca", "info"]);
     assert_eq!(info["rotation"]["missing"][0]["name"], idle.as_str(), "{info}");
     let ran = cluster.ctl(&["cluster", "ca", "rotate", "--force"]);

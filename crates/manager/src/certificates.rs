@@ -9,7 +9,7 @@
 use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use cluster_identity::{
@@ -18,6 +18,7 @@ use cluster_identity::{
 };
 use cluster_model::{CaPhase, Command, Secure, State};
 use cluster_wire::{Code, Failure};
+use tokio::time::Instant;
 
 use crate::context::{Context, chain};
 use crate::founding::ADMIN_CONTEXT;
