@@ -100,13 +100,16 @@ struct Now {
 }
 
 impl KeyStore {
-    /// Opens the folder's keys, making them if there are none. A locked file needs its key.
+    /// Opens the folder's keys, making them if there are none; new ones are written down by
+    /// [`KeyStore::keep`]. A locked file needs its key.
     pub fn open(dir: &Path, unlock: Option<&UnlockKey>) -> Result<Self, Error> {
         let path = dir.join(FILE);
         let damaged = || Error::Damaged { path: path.clone() };
         let text = match std::fs::read(&path) {
             Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Self::make(dir),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Ok(Self::make(dir));
+            }
             Err(source) => return Err(Error::Read { path, source }),
         };
         let file: File = serde_json::from_slice(&text).map_err(|_| damaged())?;
@@ -141,13 +144,20 @@ impl KeyStore {
         Ok(Self { dir: dir.to_owned(), ring, now: Mutex::new(now) })
     }
 
-    fn make(dir: &Path) -> Result<Self, Error> {
+    fn make(dir: &Path) -> Self {
         let identity = *DataKey::generate().expose();
         let now = Now { lock: None, identity, epoch: 0, retired: HashMap::new() };
         let ring = Keyring::new(DataKey::generate(), Vec::new());
-        let made = Self { dir: dir.to_owned(), ring, now: Mutex::new(now) };
-        made.write(&made.now(), &made.ring.all())?;
-        Ok(made)
+        Self { dir: dir.to_owned(), ring, now: Mutex::new(now) }
+    }
+
+    /// Writes keys that were made down, before anything is encrypted with them.
+    pub fn keep(&self) -> Result<(), Error> {
+        let now = self.now();
+        if self.dir.join(FILE).exists() {
+            return Ok(());
+        }
+        self.write(&now, &self.ring.all())
     }
 
     /// What log and snapshots are encrypted with; follows changes made here.
@@ -276,7 +286,10 @@ mod tests {
     #[test]
     fn keys_are_made_once_and_kept_private() {
         let dir = tempfile::tempdir().unwrap();
-        let made = ids(&KeyStore::open(dir.path(), None).unwrap());
+        let store = KeyStore::open(dir.path(), None).unwrap();
+        assert!(!dir.path().join(FILE).exists(), "nothing is left of a start that is refused");
+        store.keep().unwrap();
+        let made = ids(&store);
         assert_eq!(ids(&KeyStore::open(dir.path(), None).unwrap()), made);
         let mode = std::os::unix::fs::MetadataExt::mode(
             &std::fs::metadata(dir.path().join(FILE)).unwrap(),

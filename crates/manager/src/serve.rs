@@ -83,6 +83,7 @@ impl Manager {
             .await
             .with_context(|| format!("cannot listen on {} (--listen)", cli.listen))?;
         let (identity, founding) = who_am_i(&cli, &name, host, &keys).await?;
+        keys.keep()?;
         let tls = TlsIdentity::new(identity).context("cannot use the manager's certificate")?;
         let tls = tls.over(&host.net);
         let raft = consensus(&cli, &tls, host, &keys).await?;

@@ -44,7 +44,7 @@ fn world(workers: u64) -> State {
         at_ms: 50,
     }))));
     for (index, command) in (1..).zip(&commands) {
-        apply(&mut state, index, command).reply.unwrap();
+        apply(&mut state, index, command).reply.expect("accepted");
     }
     state
 }

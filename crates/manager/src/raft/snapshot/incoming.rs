@@ -23,7 +23,7 @@ enum Stage {
     Verbatim,
     Header,
     Block {
-        writer: BlockWriter,
+        writer: Box<BlockWriter>,
         number: u64,
     },
     End,
@@ -107,7 +107,8 @@ fn step(
             let cipher = store.new_cipher(&file.path)?;
             let header = store.header(&file.path, &meta, cipher.as_ref())?;
             file.file.write_at(&header, 0).map_err(StorageError::io("write", &file.path))?;
-            let writer = BlockWriter::new(file.file.clone(), header.len() as u64, cipher);
+            let start_at = header.len() as u64;
+            let writer = Box::new(BlockWriter::new(file.file.clone(), start_at, cipher));
             *stage = Stage::Block { writer, number: 0 };
             Ok(usize::try_from(start).unwrap_or(usize::MAX))
         }
