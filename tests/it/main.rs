@@ -1,6 +1,7 @@
 //! Black-box scenarios on real processes and real containers.
 
 mod bad_input;
+mod certificates;
 mod failures;
 mod folders;
 mod health;

@@ -7,6 +7,7 @@
 //! changed nothing; a write whose fate is unknown is reported as such.
 
 mod dial;
+mod renew;
 
 use std::time::Duration;
 
@@ -186,6 +187,10 @@ calls! {
     Read list_managers: ListManagersRequest -> pb::ListManagersResponse;
     Write change_manager: ChangeManagerRequest -> pb::ChangeManagerResponse;
     Read save_snapshot: SaveSnapshotRequest -> Streaming<pb::SaveSnapshotResponse>;
+    Read get_security: GetSecurityRequest -> pb::GetSecurityResponse;
+    Write update_security: UpdateSecurityRequest -> pb::UpdateSecurityResponse;
+    Write get_unlock_key: GetUnlockKeyRequest -> pb::GetUnlockKeyResponse;
+    Write rotate_ca: RotateCaRequest -> pb::RotateCaResponse;
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ pub fn run(command: &Command, invocation: &mut Invocation) -> Result<i32, Error>
         Command::Manager(verb) => wait(manager::run(verb, invocation)).map(|()| 0),
         Command::Cluster(verb) => wait(cluster::run(verb, invocation)).map(|()| 0),
         Command::Explain(args) => wait(explain::run(args, invocation)).map(|()| 0),
-        Command::Context(verb) => context::run(verb, invocation).map(|()| 0),
+        Command::Context(verb) => wait(context::run(verb, invocation)).map(|()| 0),
         Command::Lab(verb) => lab::run(verb, invocation),
         Command::Completions(args) => completions::run(args, invocation).map(|()| 0),
     }

@@ -136,18 +136,24 @@ impl Store {
     }
 }
 
-/// The context of this command: flags before environment, a file before a name, then the current
-/// one.
+/// The context of this command.
 pub fn select(global: &Global) -> Result<Context, Error> {
+    load(&selected(global)?)
+}
+
+/// Where the context of this command is: flags before environment, a file before a name, then the
+/// current one.
+pub fn selected(global: &Global) -> Result<PathBuf, Error> {
     let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     if let Some(path) = &global.context_file {
-        return load(path);
+        return Ok(path.clone());
     }
+    let known = |store: Store, name: &str| store.require(name).map(|()| store.path(name));
     if let Some(name) = &global.context {
-        return Store::of_user()?.load(name);
+        return known(Store::of_user()?, name);
     }
     if let Some(path) = set("CLUSTERCTL_CONTEXT_FILE") {
-        return load(Path::new(&path));
+        return Ok(PathBuf::from(path));
     }
     let store = Store::of_user()?;
     let name = match set("CLUSTERCTL_CONTEXT") {
@@ -155,7 +161,7 @@ pub fn select(global: &Global) -> Result<Context, Error> {
         None => store.current()?,
     };
     match name {
-        Some(name) => store.load(&name),
+        Some(name) => known(store, &name),
         None if store.names()?.is_empty() => {
             Err(Error::refused("no cluster is known here").hint(NO_CONTEXT))
         }

@@ -20,7 +20,7 @@ pub const DEFAULT_VALIDITY: Duration = Duration::from_secs(90 * 24 * 3600);
 
 const ROOT_VALIDITY: Duration = Duration::from_secs(20 * 365 * 24 * 3600);
 /// Tolerates clocks that are behind the signer's.
-const BACKDATE: Duration = Duration::from_secs(3600);
+pub(crate) const BACKDATE: Duration = Duration::from_secs(3600);
 /// A P-256 request is under 1 KiB; anything much larger is not one.
 const MAX_CSR_BYTES: usize = 16 * 1024;
 /// An uncompressed P-256 point.
@@ -71,6 +71,7 @@ pub enum Error {
 /// The cluster's root of trust with its private key.
 pub struct Ca {
     cluster_id: String,
+    common_name: String,
     cert_der: Vec<u8>,
     cert_pem: String,
     key_pem: SecretPem,
@@ -82,14 +83,14 @@ impl Ca {
     pub fn create(cluster_id: &str, now_unix: u64) -> Result<Self, Error> {
         check_label("cluster id", cluster_id)?;
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(Error::Create)?;
-        let mut params = base_params(now_unix, ROOT_VALIDITY);
-        params.distinguished_name.push(DnType::OrganizationName, cluster_id);
-        params.distinguished_name.push(DnType::CommonName, format!("cluster {cluster_id} CA"));
-        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        // A cluster may have one CA after the other; their names tell them apart.
+        let common_name = format!("cluster {cluster_id} CA {:08x}", rand::random::<u32>());
+        // One below: the next CA, which this one may sign too.
+        let params = root_params(cluster_id, &common_name, 1, now_unix);
         let root = params.self_signed(&key).map_err(Error::Create)?;
         Ok(Self {
             cluster_id: cluster_id.into(),
+            common_name,
             cert_pem: certificate::certificate_pem(root.der()),
             cert_der: root.der().to_vec(),
             key_pem: SecretPem::new(key.serialize_pem()),
@@ -109,6 +110,9 @@ impl Ca {
             .filter(|id| is_label(id) && parsed.is_ca())
             .ok_or(Error::NotRoot)?
             .to_owned();
+        let common_name = parsed.subject().iter_common_name().next();
+        let common_name = common_name.and_then(|name| name.as_str().ok()).ok_or(Error::NotRoot)?;
+        let common_name = common_name.to_owned();
         let key = KeyPair::from_pem(key_pem.expose()).map_err(Error::RootKey)?;
         if *parsed.public_key().subject_public_key.data != *key.public_key_raw() {
             return Err(Error::RootMismatch);
@@ -116,6 +120,7 @@ impl Ca {
         let issuer = Issuer::from_ca_cert_der(&root, key).map_err(Error::RootKey)?;
         Ok(Self {
             cluster_id,
+            common_name,
             cert_pem: certificate::certificate_pem(&root),
             cert_der: root.to_vec(),
             key_pem: key_pem.clone(),
@@ -138,6 +143,18 @@ impl Ca {
     /// What join tokens pin.
     pub fn digest(&self) -> CaDigest {
         CaDigest::of_der(&self.cert_der)
+    }
+
+    /// The certificate of `next` as if this CA had issued it (PEM): whoever trusts this CA and is
+    /// shown that too trusts what `next` signs.
+    pub fn cross_sign(&self, next: &Ca, now_unix: u64) -> Result<String, Error> {
+        if next.cluster_id != self.cluster_id {
+            let (asked, ours) = (next.cluster_id.clone(), self.cluster_id.clone());
+            return Err(Error::OtherCluster { asked, ours });
+        }
+        let params = root_params(&next.cluster_id, &next.common_name, 0, now_unix);
+        let cross = params.signed_by(next.issuer.key(), &self.issuer).map_err(Error::Create)?;
+        Ok(certificate::certificate_pem(cross.der()))
     }
 
     /// Signs `csr` (PEM or DER) for `subject`; returns leaf and root as a PEM chain.
@@ -220,6 +237,15 @@ fn parse_request(csr: &[u8]) -> Result<CertificateSigningRequestParams, Error> {
         return Err(Error::WrongKeyKind);
     }
     Ok(request)
+}
+
+fn root_params(cluster_id: &str, common_name: &str, below: u8, now_unix: u64) -> CertificateParams {
+    let mut params = base_params(now_unix, ROOT_VALIDITY);
+    params.distinguished_name.push(DnType::OrganizationName, cluster_id);
+    params.distinguished_name.push(DnType::CommonName, common_name);
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(below));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params
 }
 
 fn leaf_params(

@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::base32;
+use crate::proof;
 use crate::role::{Role, Subject};
 
 #[derive(Debug, thiserror::Error)]
@@ -22,6 +23,8 @@ pub enum Error {
     Subject(&'static str),
     #[error("checking a certificate: it was not issued by this cluster's CA")]
     Foreign,
+    #[error("checking a certificate: who shows it does not hold its key")]
+    NotHolder,
 }
 
 /// What a leaf certificate says about its holder.
@@ -58,6 +61,31 @@ impl Leaf {
             not_before: seconds(certificate.validity().not_before.timestamp()),
             not_after: seconds(certificate.validity().not_after.timestamp()),
         })
+    }
+
+    /// Reads the first certificate of a PEM chain, if one of these CAs (PEM) issued it and the
+    /// holder of its key signed `message`. Dates are not looked at.
+    pub fn verify(
+        chain_pem: &str,
+        cas_pem: &str,
+        message: &[u8],
+        signature: &[u8],
+    ) -> Result<Self, Error> {
+        let chain = chain_der(chain_pem)?;
+        let der = chain.first().ok_or(Error::Empty)?;
+        check_issued_by(der, &chain_der(cas_pem)?)?;
+        let key = parse(der)?.public_key().subject_public_key.data.to_vec();
+        if !proof::is_signed(&key, message, signature) {
+            return Err(Error::NotHolder);
+        }
+        Self::from_der(der)
+    }
+
+    /// When the first certificate of `pem`, of whatever kind, ends: unix seconds.
+    pub fn not_after_of(pem: &str) -> Result<u64, Error> {
+        let chain = chain_der(pem)?;
+        let first = parse(chain.first().ok_or(Error::Empty)?)?;
+        Ok(seconds(first.validity().not_after.timestamp()))
     }
 
     pub fn is_valid_at(&self, now_unix: u64) -> bool {

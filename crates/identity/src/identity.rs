@@ -9,13 +9,16 @@ use rustls_pki_types::PrivateKeyDer;
 use rustls_pki_types::pem::PemObject;
 use serde::{Deserialize, Serialize};
 
-use crate::certificate::{self, Leaf};
+use crate::certificate::{self, CaDigest, Leaf};
 use crate::file;
+use crate::proof;
 use crate::role::{Role, Subject};
 use crate::secret::SecretPem;
 
 const FILE_NAME: &str = "identity.json";
 const VERSION: u32 = 1;
+/// A CA lives for years; more changes than this are not remembered.
+const FORMER_CAS_MAX: usize = 16;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -41,6 +44,8 @@ pub enum Error {
         path.display()
     )]
     UnknownVersion { path: PathBuf, found: u32 },
+    #[error("the key in the identity file {} is sealed, and what it was sealed with is not here", path.display())]
+    Sealed { path: PathBuf },
     #[error("writing the identity file {}", path.display())]
     Write {
         path: PathBuf,
@@ -113,6 +118,14 @@ impl Identity {
     /// As [`Identity::load`], but lets an expired certificate pass: for a manager that can sign
     /// its own next one.
     pub fn load_any_age(dir: &Path) -> Result<Self, Error> {
+        Self::load_sealed(dir, |_| None)
+    }
+
+    /// As [`Identity::load_any_age`]; a sealed key is given to `open`.
+    pub fn load_sealed(
+        dir: &Path,
+        open: impl FnOnce(&str) -> Option<String>,
+    ) -> Result<Self, Error> {
         let path = Self::path(dir);
         let text = file::read(&path).map_err(|source| match source.kind() {
             io::ErrorKind::NotFound => Error::NotFound { path: path.clone() },
@@ -130,12 +143,16 @@ impl Identity {
             return Err(Error::UnknownVersion { path, found });
         }
         let stored: Stored = serde_json::from_str(&text).map_err(unreadable)?;
+        let key = match stored.sealed_key {
+            Some(sealed) => open(&sealed).ok_or_else(|| Error::Sealed { path: path.clone() })?,
+            None => stored.key,
+        };
         let identity = Self {
             cluster_id: stored.cluster_id,
             node_id: stored.node_id,
             role: stored.role,
             chain_pem: stored.certificate,
-            key_pem: SecretPem::new(stored.key),
+            key_pem: SecretPem::new(key),
             ca_pem: stored.ca,
         };
         identity.check_structure()?;
@@ -144,6 +161,16 @@ impl Identity {
 
     /// Replaces the identity kept in `dir`: one step, durable, readable by the owner only.
     pub fn store(&self, dir: &Path) -> Result<(), Error> {
+        self.store_with(dir, self.key_pem.expose().to_owned(), None)
+    }
+
+    /// As [`Identity::store`], with the key as `seal` makes it.
+    pub fn store_sealed(&self, dir: &Path, seal: impl FnOnce(&str) -> String) -> Result<(), Error> {
+        self.store_with(dir, String::new(), Some(seal(self.key_pem.expose())))
+    }
+
+    fn store_with(&self, dir: &Path, key: String, sealed: Option<String>) -> Result<(), Error> {
+        let path = Self::path(dir);
         let stored = Stored {
             version: VERSION,
             cluster_id: self.cluster_id.clone(),
@@ -151,12 +178,39 @@ impl Identity {
             role: self.role,
             ca: self.ca_pem.clone(),
             certificate: self.chain_pem.clone(),
-            key: self.key_pem.expose().to_owned(),
+            key,
+            sealed_key: sealed,
+            former_cas: self.former_cas(&path),
         };
         let text = serde_json::to_vec_pretty(&stored)
             .map_err(|source| Error::Encode { node_id: self.node_id.clone(), source })?;
-        let path = Self::path(dir);
         file::replace(&path, &text).map_err(|source| Error::Write { path, source })
+    }
+
+    /// Digests of all CAs that this folder's node trusted before or trusts now, the latest first.
+    /// A join token of any of them is of this cluster.
+    fn former_cas(&self, path: &Path) -> Vec<String> {
+        let kept =
+            file::read(path).ok().and_then(|text| serde_json::from_str::<Stored>(&text).ok());
+        let of = |pem: &str| -> Vec<String> {
+            let chain = certificate::chain_der(pem).unwrap_or_default();
+            chain.iter().map(|der| CaDigest::of_der(der).to_string()).collect()
+        };
+        let mut all = of(&self.ca_pem);
+        if let Some(kept) = kept.filter(|kept| kept.cluster_id == self.cluster_id) {
+            for digest in of(&kept.ca).into_iter().chain(kept.former_cas) {
+                if !all.contains(&digest) {
+                    all.push(digest);
+                }
+            }
+        }
+        all.truncate(FORMER_CAS_MAX);
+        all
+    }
+
+    /// Whether the identity kept in `dir` trusts, or once trusted, the CA of this digest.
+    pub fn knew_ca(&self, dir: &Path, digest: &CaDigest) -> bool {
+        self.former_cas(&Self::path(dir)).contains(&digest.to_string())
     }
 
     /// Where [`Identity::store`] keeps it.
@@ -170,6 +224,26 @@ impl Identity {
             node_id: self.node_id.clone(),
             cluster_id: self.cluster_id.clone(),
         }
+    }
+
+    /// Whether exactly this CA (PEM; the first one) issued the certificate.
+    pub fn is_issued_by(&self, ca_pem: &str) -> bool {
+        let chain = certificate::chain_der(&self.chain_pem).unwrap_or_default();
+        let roots = certificate::chain_der(ca_pem).unwrap_or_default();
+        chain.first().zip(roots.first()).is_some_and(|(leaf, root)| {
+            certificate::check_issued_by(leaf, std::slice::from_ref(root)).is_ok()
+        })
+    }
+
+    /// Digests of the CAs that are trusted, in their order.
+    pub fn ca_digests(&self) -> Vec<CaDigest> {
+        let chain = certificate::chain_der(&self.ca_pem).unwrap_or_default();
+        chain.iter().map(|der| CaDigest::of_der(der)).collect()
+    }
+
+    /// Signs a message with the private key; [`Leaf::verify`] checks it.
+    pub fn sign(&self, message: &[u8]) -> Result<Vec<u8>, Error> {
+        proof::sign(self.key_pem.expose(), message).ok_or(Error::KeyMismatch)
     }
 
     pub fn leaf(&self) -> Result<Leaf, Error> {
@@ -242,6 +316,11 @@ struct Stored {
     ca: String,
     certificate: String,
     key: String,
+    /// Instead of `key`, on a locked manager.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sealed_key: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    former_cas: Vec<String>,
 }
 
 fn describe(subject: &Subject) -> String {

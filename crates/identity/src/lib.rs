@@ -17,6 +17,7 @@ mod file;
 mod golden;
 mod identity;
 pub mod net;
+mod proof;
 mod renewal;
 mod role;
 mod secret;
@@ -24,6 +25,7 @@ mod secret;
 mod testing;
 mod tls;
 mod token;
+mod unlock;
 
 pub use ca::{Ca, DEFAULT_VALIDITY, Error as CaError, KeyAndCsr};
 pub use certificate::{CaDigest, Error as CertificateError, Leaf};
@@ -40,6 +42,7 @@ pub use tls::server::{
 };
 pub use tls::{Error as TlsError, Protocol, TlsIdentity};
 pub use token::{Error as TokenError, JoinSecret, JoinToken};
+pub use unlock::{Error as UnlockError, UnlockKey};
 
 /// Seconds since 1970, the unit of every certificate date in this crate.
 pub fn now_unix() -> u64 {

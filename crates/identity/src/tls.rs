@@ -13,6 +13,7 @@ pub(crate) mod server;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -75,13 +76,14 @@ impl Protocol {
 #[derive(Clone)]
 pub struct TlsIdentity {
     current: Arc<RwLock<Arc<Loaded>>>,
+    denied: Arc<RwLock<HashSet<String>>>,
     net: Net,
 }
 
 impl TlsIdentity {
     pub fn new(identity: Identity) -> Result<Self, Error> {
         let current = Arc::new(RwLock::new(Arc::new(Loaded::new(identity)?)));
-        Ok(Self { current, net: Net::default() })
+        Ok(Self { current, denied: Arc::default(), net: Net::default() })
     }
 
     /// Connections as this identity are made over `net`.
@@ -107,6 +109,16 @@ impl TlsIdentity {
         let loaded = Arc::new(Loaded::new(identity)?);
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = loaded;
         Ok(())
+    }
+
+    /// The nodes that were removed: from now on none of them is believed when it is dialled, nor let
+    /// in on a mesh port. On gRPC ports a removed node is told so by who serves it.
+    pub fn deny(&self, nodes: HashSet<String>) {
+        *self.denied.write().unwrap_or_else(PoisonError::into_inner) = nodes;
+    }
+
+    pub fn is_denied(&self, node_id: &str) -> bool {
+        self.denied.read().unwrap_or_else(PoisonError::into_inner).contains(node_id)
     }
 
     pub fn identity(&self) -> Arc<Identity> {

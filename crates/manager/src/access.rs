@@ -3,7 +3,7 @@
 
 use std::task::{Context, Poll};
 
-use cluster_identity::{PeerInfo, Role};
+use cluster_identity::{PeerInfo, Role, TlsIdentity};
 use cluster_wire::{Code, Failure};
 use futures::future::{Either, Ready, ready};
 use http::{Request, Response};
@@ -22,11 +22,14 @@ pub enum Admit {
 const ADMIN: Admit = Admit::Roles(&[Role::Admin]);
 const WORKER: Admit = Admit::Roles(&[Role::Worker]);
 const MANAGER: Admit = Admit::Roles(&[Role::Manager]);
+const NODE: Admit = Admit::Roles(&[Role::Worker, Role::Manager]);
 const MEMBER: Admit = Admit::Roles(&[Role::Worker, Role::Manager, Role::Admin]);
 
 /// Every RPC we serve.
 pub const TABLE: &[(&str, Admit)] = &[
+    ("/cluster.ca.v1.Ca/ConfirmTrust", NODE),
     ("/cluster.ca.v1.Ca/Join", Admit::Anyone),
+    ("/cluster.ca.v1.Ca/Recover", Admit::Anyone),
     ("/cluster.ca.v1.Ca/Renew", MEMBER),
     ("/cluster.control.v1.Control/ChangeManager", ADMIN),
     ("/cluster.control.v1.Control/CreateService", ADMIN),
@@ -34,8 +37,10 @@ pub const TABLE: &[(&str, Admit)] = &[
     ("/cluster.control.v1.Control/Forecast", ADMIN),
     ("/cluster.control.v1.Control/GetCluster", ADMIN),
     ("/cluster.control.v1.Control/GetNode", ADMIN),
+    ("/cluster.control.v1.Control/GetSecurity", ADMIN),
     ("/cluster.control.v1.Control/GetService", ADMIN),
     ("/cluster.control.v1.Control/GetToken", ADMIN),
+    ("/cluster.control.v1.Control/GetUnlockKey", ADMIN),
     ("/cluster.control.v1.Control/ListManagers", ADMIN),
     ("/cluster.control.v1.Control/ListNodes", ADMIN),
     ("/cluster.control.v1.Control/ListRevisions", ADMIN),
@@ -45,10 +50,12 @@ pub const TABLE: &[(&str, Admit)] = &[
     ("/cluster.control.v1.Control/RemoveNode", ADMIN),
     ("/cluster.control.v1.Control/RemoveService", ADMIN),
     ("/cluster.control.v1.Control/RollBackService", ADMIN),
+    ("/cluster.control.v1.Control/RotateCa", ADMIN),
     ("/cluster.control.v1.Control/SaveSnapshot", ADMIN),
     ("/cluster.control.v1.Control/SteerRollout", ADMIN),
     ("/cluster.control.v1.Control/UpdateCluster", ADMIN),
     ("/cluster.control.v1.Control/UpdateNode", ADMIN),
+    ("/cluster.control.v1.Control/UpdateSecurity", ADMIN),
     ("/cluster.control.v1.Control/UpdateService", ADMIN),
     ("/cluster.control.v1.Control/WatchService", ADMIN),
     ("/cluster.dispatcher.v1.Dispatcher/PublishLogs", WORKER),
@@ -69,8 +76,12 @@ pub const TABLE: &[(&str, Admit)] = &[
     ("/cluster.raft.v1.Raft/Vote", MANAGER),
 ];
 
-/// Refuses a caller that the table does not admit.
-fn check(path: &str, info: Option<&PeerInfo>) -> Result<(), Failure> {
+/// Refuses a caller that the table does not admit, or whose node was removed.
+fn check(
+    path: &str,
+    info: Option<&PeerInfo>,
+    is_removed: impl FnOnce(&str) -> bool,
+) -> Result<(), Failure> {
     let Some((_, admit)) = TABLE.iter().find(|(row, _)| *row == path) else {
         let shown: String = path.chars().take(120).collect();
         return Err(Failure::new(Code::NotFound, format!("there is no RPC `{shown}` here")));
@@ -80,6 +91,10 @@ fn check(path: &str, info: Option<&PeerInfo>) -> Result<(), Failure> {
         let message = "this call needs a client certificate of the cluster";
         return Err(Failure::new(Code::NoCertificate, message));
     };
+    if is_removed(&peer.node_id) {
+        let message = format!("node `{}` was removed from the cluster", peer.node_id);
+        return Err(Failure::new(Code::Removed, message));
+    }
     if roles.contains(&peer.role) {
         return Ok(());
     }
@@ -93,20 +108,30 @@ fn check(path: &str, info: Option<&PeerInfo>) -> Result<(), Failure> {
 }
 
 /// Puts the check in front of all services.
-#[derive(Clone, Copy, Debug)]
-pub struct AccessLayer;
+#[derive(Clone, Debug)]
+pub struct AccessLayer {
+    /// Knows the nodes that were removed.
+    identity: TlsIdentity,
+}
+
+impl AccessLayer {
+    pub fn new(identity: &TlsIdentity) -> Self {
+        Self { identity: identity.clone() }
+    }
+}
 
 impl<S> Layer<S> for AccessLayer {
     type Service = Access<S>;
 
     fn layer(&self, inner: S) -> Access<S> {
-        Access { inner }
+        Access { inner, identity: self.identity.clone() }
     }
 }
 
 #[derive(Clone, Debug)]
 pub struct Access<S> {
     inner: S,
+    identity: TlsIdentity,
 }
 
 impl<S, B> Service<Request<B>> for Access<S>
@@ -123,7 +148,8 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let path = request.uri().path();
-        match check(path, request.extensions().get::<PeerInfo>()) {
+        let is_removed = |node: &str| self.identity.is_denied(node);
+        match check(path, request.extensions().get::<PeerInfo>(), is_removed) {
             Ok(()) => Either::Left(self.inner.call(request)),
             Err(failure) => {
                 tracing::info!(path, reason = %failure, "refused a call");
@@ -160,15 +186,15 @@ mod tests {
     }
 
     #[test]
-    fn only_joining_needs_no_certificate() {
+    fn only_joining_and_coming_back_need_no_certificate() {
         let open: Vec<&str> = TABLE
             .iter()
             .filter(|(_, admit)| *admit == Admit::Anyone)
             .map(|(path, _)| *path)
             .collect();
-        assert_eq!(open, ["/cluster.ca.v1.Ca/Join"]);
+        assert_eq!(open, ["/cluster.ca.v1.Ca/Join", "/cluster.ca.v1.Ca/Recover"]);
         for (path, admit) in TABLE {
-            let anonymous = check(path, None).map_err(|failure| failure.code);
+            let anonymous = check(path, None, |_| false).map_err(|failure| failure.code);
             match admit {
                 Admit::Anyone => assert_eq!(anonymous, Ok(())),
                 Admit::Roles(_) => assert_eq!(anonymous, Err(Code::NoCertificate)),

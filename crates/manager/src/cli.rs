@@ -64,6 +64,11 @@ pub struct Cli {
     #[arg(long, value_name = "DIR")]
     pub snapshot_dir: Option<PathBuf>,
 
+    /// File with the unlock key of a locked data folder; without it a locked manager waits for
+    /// `cluster-manager unlock`
+    #[arg(long, value_name = "FILE", env = "CLUSTER_UNLOCK_KEY_FILE")]
+    pub unlock_key_file: Option<PathBuf>,
+
     /// Form of the log on stderr
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
@@ -85,6 +90,10 @@ pub struct Recover {
     #[arg(long)]
     pub from_data: bool,
 
+    /// File with the unlock key, when the data folder is locked
+    #[arg(long, value_name = "FILE", env = "CLUSTER_UNLOCK_KEY_FILE")]
+    pub unlock_key_file: Option<PathBuf>,
+
     /// From a file that `clusterctl cluster snapshot save` or the schedule wrote
     #[arg(long, value_name = "FILE")]
     pub from_snapshot: Option<PathBuf>,
@@ -102,19 +111,36 @@ pub struct Recover {
     pub yes: bool,
 }
 
+/// Unlock a manager on this machine that was started and says that it is locked.
+///
+/// Reads the unlock key from standard input, or from a file. A wrong key changes nothing.
+#[derive(Clone, Debug, Args)]
+pub struct Unlock {
+    /// Data folder of the manager
+    #[arg(long, value_name = "DIR", env = "CLUSTER_MANAGER_DATA_DIR")]
+    pub data_dir: PathBuf,
+
+    /// File with the unlock key
+    #[arg(long, value_name = "FILE")]
+    pub key_file: Option<PathBuf>,
+}
+
 /// What the command line asks for.
 #[derive(Clone, Debug)]
 pub enum Program {
     Run(Box<Cli>),
     Recover(Recover),
+    Unlock(Unlock),
 }
 
 impl Program {
     /// All of the command line: a manager's own flags, or a subcommand in their place.
     pub fn command() -> Command {
         let recover = Recover::augment_args(Command::new("recover"));
+        let unlock = Unlock::augment_args(Command::new("unlock"));
         Cli::command()
             .subcommand(recover)
+            .subcommand(unlock)
             .subcommand_negates_reqs(true)
             .args_conflicts_with_subcommands(true)
             .disable_help_subcommand(true)
@@ -126,6 +152,7 @@ impl Program {
         let matches = Self::command().try_get_matches_from(words)?;
         match matches.subcommand() {
             Some(("recover", matches)) => Recover::from_arg_matches(matches).map(Self::Recover),
+            Some(("unlock", matches)) => Unlock::from_arg_matches(matches).map(Self::Unlock),
             _ => Cli::from_arg_matches(&matches).map(Box::new).map(Self::Run),
         }
     }
@@ -215,6 +242,15 @@ mod tests {
         assert!(parse("cluster-manager --data-dir d recover --from-data").is_err());
         assert!(parse("cluster-manager").is_err());
         assert!(parse("cluster-manager --data-dir d --spare").is_err(), "a spare joins");
+    }
+
+    #[test]
+    fn unlock_stands_in_place_of_flags() {
+        Program::command().debug_assert();
+        let parse = |line: &str| Program::parse_from(line.split(' '));
+        assert!(matches!(parse("cluster-manager unlock --data-dir d"), Ok(Program::Unlock(_))));
+        assert!(matches!(parse("cluster-manager --data-dir d"), Ok(Program::Run(_))));
+        assert!(parse("cluster-manager unlock").is_err());
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! A new leader plans only after it has applied all entries of earlier terms. The other managers
 //! meanwhile tell the leader which nodes they hear.
 
+mod certificates;
 mod liveness;
 mod planning;
 mod tell;
@@ -84,6 +85,10 @@ fn begin(
         role.spawn_restarting("planning", backoff(), {
             let context = context.clone();
             move || planning::run(context.clone())
+        });
+        role.spawn_restarting("certificates", backoff(), {
+            let context = context.clone();
+            move || certificates::run(context.clone())
         });
         role.spawn_restarting("liveness", backoff(), {
             let context = context.clone();

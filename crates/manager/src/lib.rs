@@ -7,6 +7,7 @@
 pub mod access;
 pub mod api;
 mod begun;
+pub mod certificates;
 pub mod cli;
 pub mod clock;
 pub mod context;
@@ -14,8 +15,10 @@ pub mod dispatch;
 pub mod founding;
 pub mod host;
 pub mod join;
+pub mod keys;
 pub mod leader;
 pub mod managers;
 pub mod raft;
 pub mod recover;
 pub mod serve;
+pub mod unlock;

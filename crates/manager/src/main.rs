@@ -4,12 +4,16 @@ use std::process::ExitCode;
 
 use cluster_daemon::telemetry;
 use cluster_manager::cli::{Cli, LogFormat, Program};
-use cluster_manager::recover;
+use cluster_manager::{recover, unlock};
 
 fn main() -> ExitCode {
     match Program::parse_from(std::env::args_os()).unwrap_or_else(|error| error.exit()) {
         Program::Run(cli) => run(*cli),
         Program::Recover(cli) => match recover::run(&cli, &mut say) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(&error),
+        },
+        Program::Unlock(cli) => match unlock::ask(&cli) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(&error),
         },

@@ -12,6 +12,7 @@
 //! injected `Connector`; the role of a caller is checked by middleware before `RaftService` sees
 //! the call.
 
+pub(crate) mod cipher;
 pub(crate) mod codec;
 mod config;
 pub mod disk;
@@ -40,6 +41,7 @@ pub(crate) mod tests;
 mod types;
 mod understood;
 
+pub use cipher::{DataKey, KEY, Keyring};
 pub use codec::CodecError;
 pub use config::{RaftConfig, Threads, Timing};
 pub use error::StorageError;

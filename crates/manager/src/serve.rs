@@ -8,8 +8,8 @@ use anyhow::{Context as _, bail};
 use cluster_daemon::{Backoff, DataDirLock, OnError, Scope, shutdown};
 use cluster_identity::net::Listener;
 use cluster_identity::{
-    Ca, ChannelOptions, DEFAULT_VALIDITY, Identity, KeyAndCsr, Role, SecretPem, TlsClient,
-    TlsIdentity, TlsServer, connect_lazy, now_unix, renew_at, serve_tls_until,
+    ChannelOptions, Identity, Role, TlsClient, TlsIdentity, TlsServer, connect_lazy,
+    serve_tls_until,
 };
 use cluster_model::Command;
 use cluster_pb::ca::v1::ca_server::CaServer;
@@ -33,9 +33,10 @@ use crate::dispatch::publish::DispatcherService;
 use crate::dispatch::{Dispatch, reports, router};
 use crate::founding::{self, Founding};
 use crate::host::Host;
+use crate::keys::KeyStore;
 use crate::managers::{handover, schedule, standing};
 use crate::raft::{RaftConfig, RaftNode};
-use crate::{begun, join, leader, recover};
+use crate::{begun, certificates, join, leader, recover, unlock};
 
 /// How long what is under way may take to end after a stop signal.
 const DRAIN: Duration = Duration::from_secs(3);
@@ -57,7 +58,15 @@ const CONNECTION_WINDOW: u32 = 1024 * 1024;
 pub async fn run(cli: Cli) -> anyhow::Result<()> {
     cli.check().map_err(|problem| anyhow::anyhow!("{problem}"))?;
     let mut signals = shutdown::Signals::listen()?;
-    let mut manager = Manager::start(cli, &Host::default()).await?;
+    let host = Host::default();
+    // A locked manager may wait for its key for long.
+    let mut manager = tokio::select! {
+        started = Box::pin(Manager::start(cli, &host)) => started?,
+        signal = signals.recv() => {
+            tracing::info!(?signal, "stopping before the start was complete");
+            return Ok(());
+        }
+    };
     manager.take_part().await?;
     manager.until(signals.recv()).await
 }
@@ -72,6 +81,7 @@ pub struct Manager {
     recovered: bool,
     /// Refuses new connections.
     closing: CancellationToken,
+    keys: Arc<KeyStore>,
     scope: Arc<Scope>,
     _lock: DataDirLock,
 }
@@ -88,15 +98,18 @@ impl Manager {
         }
         let recovery = recover::pending(&cli.data_dir)?;
         let recovered = recovery.is_some();
+        // After a swap, which brings keys of its own.
+        let keys = Arc::new(unlock::open(&cli).await?);
         // Before anything is founded or joined, so that a taken port leaves nothing half-done.
         let listener = host.net.listen(cli.listen);
         let listener = listener
             .await
             .with_context(|| format!("cannot listen on {} (--listen)", cli.listen))?;
-        let (identity, founding) = who_am_i(&cli, &name, host).await?;
+        let (identity, founding) = who_am_i(&cli, &name, host, &keys).await?;
+        keys.keep()?;
         let tls = TlsIdentity::new(identity).context("cannot use the manager's certificate")?;
         let tls = tls.over(&host.net);
-        let raft = consensus(&cli, &tls, host).await?;
+        let raft = consensus(&cli, &tls, host, &keys).await?;
         // Now the log is there, and nobody was answered yet.
         begun::mark(&cli.data_dir).context("cannot mark the data folder")?;
         let (dispatch, report_queue) = Dispatch::new();
@@ -111,6 +124,7 @@ impl Manager {
             // Nobody is served before: the state still names the managers of old.
             recover::complete(&context, &cli.data_dir, recovery).await?;
         }
+        certificates::rescue(&context, &keys).await?;
         let scope = Arc::new(Scope::root("manager"));
         scope.spawn("reports", OnError::Shutdown, {
             let context = context.clone();
@@ -129,7 +143,7 @@ impl Manager {
         scope.spawn_cooperative("server", OnError::Shutdown, |stop| {
             serve(context.clone(), listener, &tls, closing.clone(), stop)
         });
-        Ok(Self { cli, name, founding, context, recovered, closing, scope, _lock: lock })
+        Ok(Self { cli, name, founding, context, recovered, closing, keys, scope, _lock: lock })
     }
 
     /// What its parts share.
@@ -140,7 +154,7 @@ impl Manager {
     /// Makes it a member, if it is none yet, and lets it lead or follow.
     pub async fn take_part(&mut self) -> anyhow::Result<()> {
         let founding = self.founding.take();
-        let Self { cli, name, context, scope, recovered, .. } = &*self;
+        let Self { cli, name, context, keys, scope, recovered, .. } = &*self;
         let recovered = *recovered;
         become_member(cli, name, context, founding, scope).await?;
         scope.spawn("leadership", OnError::Shutdown, {
@@ -155,11 +169,12 @@ impl Manager {
             move || schedule::run(context.clone(), snapshots.clone())
         });
         scope.spawn_restarting(
-            "renewal",
-            Backoff::new(Duration::from_secs(5), Duration::from_secs(3600)),
+            "certificates",
+            Backoff::new(Duration::from_millis(500), Duration::from_secs(5)),
             {
-                let (context, data_dir) = (context.clone(), cli.data_dir.clone());
-                move || renewal(context.clone(), data_dir.clone())
+                let (context, keys) = (context.clone(), keys.clone());
+                let data_dir = cli.data_dir.clone();
+                move || certificates::run(context.clone(), keys.clone(), data_dir.clone())
             },
         );
         let (node_id, address) = (context.node_id, cli.advertised());
@@ -215,6 +230,7 @@ async fn who_am_i(
     cli: &Cli,
     name: &str,
     host: &Host,
+    keys: &KeyStore,
 ) -> anyhow::Result<(Identity, Option<Founding>)> {
     let has_state = || RaftNode::has_state(&*host.disk, &raft_dir(&cli.data_dir));
     if let Some(founding) = founding::pending(&cli.data_dir)? {
@@ -222,7 +238,8 @@ async fn who_am_i(
         return Ok((identity, Some(founding)));
     }
     if Identity::path(&cli.data_dir).exists() {
-        let identity = Identity::load(&cli.data_dir).with_context(|| {
+        // One that expired is no end: see `certificates::rescue`.
+        let identity = keys.load_identity().with_context(|| {
             format!(
                 "cannot use {}; restore it, or join again with an empty data folder",
                 Identity::path(&cli.data_dir).display()
@@ -271,12 +288,18 @@ fn raft_dir(data_dir: &Path) -> PathBuf {
     data_dir.join("raft")
 }
 
-async fn consensus(cli: &Cli, tls: &TlsIdentity, host: &Host) -> anyhow::Result<RaftNode> {
+async fn consensus(
+    cli: &Cli,
+    tls: &TlsIdentity,
+    host: &Host,
+    keys: &KeyStore,
+) -> anyhow::Result<RaftNode> {
     let identity = tls.identity();
     let node_id = identity.node_id.parse().context("the certificate names no node id")?;
     let cluster_id = identity.cluster_id.parse().context("the certificate names no cluster id")?;
-    let config =
+    let mut config =
         RaftConfig::new(raft_dir(&cli.data_dir), cluster_id, node_id, cli.advertised().to_string());
+    config.keys = Some(keys.ring());
     let client = TlsClient::manager(tls);
     // Consensus notices a dead peer by its own timers; the ping only frees the connection.
     let options = ChannelOptions { connect_timeout: Duration::from_secs(1), ..Default::default() };
@@ -293,8 +316,8 @@ fn serve(
     closing: CancellationToken,
     stop: CancellationToken,
 ) -> impl Future<Output = anyhow::Result<()>> + use<> {
-    let tls = TlsServer::new(tls, cluster_identity::Protocol::Grpc);
-    let incoming = serve_tls_until(listener, tls, closing.cancelled_owned());
+    let server = TlsServer::new(tls, cluster_identity::Protocol::Grpc);
+    let incoming = serve_tls_until(listener, server, closing.cancelled_owned());
     // An end of the stream would end what is served, too.
     let incoming = incoming.chain(futures::stream::pending());
     let ending = stop.clone();
@@ -307,7 +330,7 @@ fn serve(
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
-        .layer(AccessLayer)
+        .layer(AccessLayer::new(tls))
         .add_service(CaServer::new(CaService { context: context.clone() }))
         .add_service(control)
         .add_service(dispatcher)
@@ -372,27 +395,4 @@ fn is_already_founded(error: &crate::raft::BootstrapError) -> bool {
 fn is_member(context: &Context) -> bool {
     let known = context.raft.view().state;
     known.cluster().is_some_and(|cluster| cluster.managers.contains_key(&context.node_id))
-}
-
-/// Renews this manager's certificate in time: any manager holds the CA.
-async fn renewal(context: Context, data_dir: impl AsRef<Path>) -> anyhow::Result<()> {
-    loop {
-        let leaf = context.identity.leaf();
-        let due = renew_at(leaf.not_before, leaf.not_after, rand::random::<f64>());
-        // Slept in pieces, so that a suspended machine notices that time has passed.
-        while now_unix() < due {
-            let left = Duration::from_secs(due.saturating_sub(now_unix()).clamp(1, 3600));
-            tokio::time::sleep(left).await;
-        }
-        let state = context.raft.view().state;
-        let cluster = state.cluster().context("the cluster is not known yet")?;
-        let ca = Ca::from_pem(&cluster.ca_certificate, &SecretPem::new(cluster.ca_key.expose()))?;
-        let key = KeyAndCsr::generate()?;
-        let subject = context.identity.identity().subject();
-        let chain = ca.sign(key.csr_pem.as_bytes(), &subject, now_unix(), DEFAULT_VALIDITY)?;
-        let identity = Identity::new(chain, key.key_pem, cluster.ca_certificate.clone())?;
-        identity.store(data_dir.as_ref())?;
-        context.identity.replace(identity)?;
-        tracing::info!("renewed the manager's certificate");
-    }
 }

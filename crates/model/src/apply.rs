@@ -7,6 +7,7 @@ mod job;
 mod managers;
 mod plan;
 mod rollout;
+mod security;
 mod service;
 
 use std::sync::Arc;
@@ -63,12 +64,21 @@ impl Step<'_> {
             }
             Command::UpdateNode { id, version, spec, .. } => self.update_node(*id, *version, spec),
             Command::RemoveNode { id, force, at_ms } => self.remove_node(*id, *force, *at_ms),
-            Command::PutManager { id, manager } => self.edit_cluster(|cluster| {
-                cluster.managers.insert(*id, manager.clone());
-            }),
-            Command::RemoveManager { id } => self.edit_cluster(|cluster| {
-                cluster.managers.remove(id);
-            }),
+            Command::PutManager { id, manager } => {
+                self.readmit(*id);
+                self.edit_cluster(|cluster| {
+                    cluster.managers.insert(*id, manager.clone());
+                })
+            }
+            Command::RemoveManager { id } => {
+                let known = self.state.cluster().is_some_and(|c| c.managers.contains_key(id));
+                if known {
+                    self.revoke(*id);
+                }
+                self.edit_cluster(|cluster| {
+                    cluster.managers.remove(id);
+                })
+            }
             Command::SetWorkerToken(token) => {
                 self.edit_cluster(|cluster| cluster.worker_token = token.clone())
             }
@@ -79,6 +89,7 @@ impl Step<'_> {
             Command::RecordStatus { reports } => Ok(self.record_status(reports)),
             Command::UpdateUpkeep { version, upkeep } => self.update_upkeep(*version, *upkeep),
             Command::Recover { version, id, manager } => self.recover(*version, *id, manager),
+            Command::Secure(secure) => self.secure(secure),
         }
     }
 
@@ -196,6 +207,7 @@ impl Step<'_> {
             self.lose_task(task, at_ms, "node removed");
         }
         self.state.remove_node(id);
+        self.revoke(id);
         Ok(Reply::Done)
     }
 

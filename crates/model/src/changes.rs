@@ -14,6 +14,8 @@ use crate::task::Task;
 pub struct Changes {
     pub cluster: bool,
     pub endpoints: bool,
+    /// What nodes must know of certificates.
+    pub trust: bool,
     pub nodes: Vec<NodeId>,
     pub services: Vec<ServiceId>,
     pub tasks: Vec<TaskChange>,
@@ -34,11 +36,16 @@ impl State {
         Changes {
             cluster: old.cluster != new.cluster,
             endpoints: old.endpoints_version != new.endpoints_version,
+            trust: trust_version(old) != trust_version(new),
             nodes: old.nodes.diff(&new.nodes).map(|item| *key(&item)).collect(),
             services: old.services.diff(&new.services).map(|item| *key(&item)).collect(),
             tasks: old.tasks.diff(&new.tasks).map(|item| task_change(&item)).collect(),
         }
     }
+}
+
+fn trust_version(tables: &crate::state::Tables) -> u64 {
+    tables.security.as_ref().map_or(0, |security| security.trust_version)
 }
 
 fn key<'a, K, V>(item: &DiffItem<'a, 'a, K, V>) -> &'a K {

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::cluster::{Cluster, Manager, Secret, Upkeep};
 use crate::id::{NodeId, ServiceId, TaskId};
 use crate::node::{NodeDescription, NodeSpec};
+use crate::security::Secure;
 use crate::service::{JobOutcome, Rollout};
 use crate::spec::{ServiceSpec, Strategy};
 use crate::task::{Desired, Observed, Reason};
@@ -118,6 +119,8 @@ pub enum Command {
         id: NodeId,
         manager: Manager,
     },
+    /// Certificates and locks.
+    Secure(Secure),
 }
 
 /// As version of a rollout in a step of a plan: the one that an earlier step of this plan wrote.
@@ -285,4 +288,6 @@ pub enum Refusal {
     AlreadyBootstrapped,
     #[error("the cluster is not bootstrapped")]
     NotBootstrapped,
+    #[error("{0}")]
+    CaNotNow(String),
 }

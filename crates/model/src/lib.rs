@@ -17,6 +17,7 @@ pub mod endpoint;
 pub mod fit;
 pub mod id;
 pub mod node;
+pub mod security;
 pub mod service;
 pub mod spec;
 pub mod state;
@@ -29,6 +30,7 @@ pub use cluster::{Cluster, Manager, Upkeep};
 pub use command::{Change, Command, NewTask, Refusal, Reply, StatusReport, Steer};
 pub use id::{ClusterId, NodeId, ServiceId, TaskId};
 pub use node::{Availability, DrainPolicy, Node, NodeDescription, NodeSpec, NodeState};
+pub use security::{CaPhase, Secure};
 pub use service::{
     JobOutcome, JobRun, PublishedPort, Revision, Rollout, RolloutKind, RolloutState, Service,
 };

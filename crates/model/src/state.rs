@@ -14,6 +14,7 @@ use crate::cluster::Cluster;
 use crate::fit::leaving;
 use crate::id::{NodeId, ServiceId, TaskId};
 use crate::node::Node;
+use crate::security::Security;
 use crate::service::Service;
 use crate::spec::Resources;
 use crate::task::Task;
@@ -46,6 +47,9 @@ pub(crate) struct Tables {
     pub tasks: OrdMap<TaskId, Arc<Task>>,
     /// Log index of the last change to any endpoint.
     pub endpoints_version: u64,
+    /// At the end: states of older releases have none.
+    #[serde(deserialize_with = "crate::security::tail::deserialize")]
+    pub security: Option<Arc<Security>>,
 }
 
 /// What the unfinished tasks of a node hold.
@@ -89,6 +93,7 @@ impl From<Tables> for State {
         let mut state = State::default();
         state.tables.cluster = tables.cluster;
         state.tables.endpoints_version = tables.endpoints_version;
+        state.tables.security = tables.security;
         for node in tables.nodes.values() {
             state.put_node(node.clone());
         }

@@ -10,6 +10,7 @@
 //! leader that plans from the same state comes to the same decisions.
 
 mod budget;
+pub mod certs;
 pub mod cron;
 mod drain;
 pub mod explain;

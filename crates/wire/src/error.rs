@@ -61,6 +61,9 @@ codes! {
     WrongToken = "E0203", Unauthenticated, false, "get the present token with `clusterctl cluster token --role worker|manager`";
     ClockOff = "E0204", FailedPrecondition, false, "set this machine's clock, for example with NTP, and try again";
     Removed = "E0205", PermissionDenied, false, "this node was removed from the cluster; join again with an empty data folder";
+    CaNotNow = "E0206", FailedPrecondition, false, "`clusterctl cluster ca info` shows where the change of the CA stands";
+    NotLocked = "E0207", FailedPrecondition, false, "`clusterctl cluster autolock on` locks the managers";
+    TooLate = "E0208", PermissionDenied, false, "remove the node and join again with an empty data folder and a token";
     NoLeader = "E0301", Unavailable, true, "the managers have no leader: more than half of them must run and reach each other";
     UnknownOutcome = "E0302", DeadlineExceeded, false, "the change may or may not have happened; look before repeating it";
     Stopping = "E0303", Unavailable, true, "this manager is stopping; ask another";
@@ -112,6 +115,7 @@ impl From<Refusal> for Failure {
             Refusal::Invalid(_) => Code::InvalidField,
             Refusal::NodeReady { .. } => Code::NodeReady,
             Refusal::NotNow(_) => Code::NotNow,
+            Refusal::CaNotNow(_) => Code::CaNotNow,
             Refusal::AlreadyBootstrapped | Refusal::NotBootstrapped => Code::Bootstrapped,
         };
         Failure::new(code, refusal.to_string())

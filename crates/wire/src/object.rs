@@ -205,12 +205,7 @@ pub fn node(state: &State, node: &Node) -> pb::Node {
         created_at_ms: node.created_at_ms,
         availability: availability_to_str(node.spec.availability).to_owned(),
         labels: node.spec.labels.clone(),
-        state: match node.state {
-            NodeState::Unknown => "unknown",
-            NodeState::Ready => "ready",
-            NodeState::Down => "down",
-        }
-        .to_owned(),
+        state: node_state_to_str(node.state).to_owned(),
         message: node.message.to_string(),
         state_since_ms: node.state_since_ms,
         description: Some(description_to_pb(&node.description)),
@@ -318,5 +313,13 @@ pub fn endpoints(endpoints: &ServiceEndpoints) -> dispatcher::ServiceEndpoints {
         service_name: endpoints.name.clone(),
         ports: endpoints.ports.iter().map(port).collect(),
         backends: endpoints.backends.iter().map(backend).collect(),
+    }
+}
+
+pub fn node_state_to_str(state: NodeState) -> &'static str {
+    match state {
+        NodeState::Unknown => "unknown",
+        NodeState::Ready => "ready",
+        NodeState::Down => "down",
     }
 }

@@ -88,6 +88,10 @@ impl Balancers for Meshed {
         self.0.close_host(task).await;
     }
 
+    fn node_gone(&self, node: &str) {
+        self.0.node_gone(node);
+    }
+
     async fn drained(&self, task: &str) {
         self.0.drained(task).await;
     }

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use cluster_daemon::Backoff;
 use cluster_identity::{
-    CaDigest, CertificateError, ChannelOptions, ConnectError, Identity, IdentityError, JoinToken,
-    KeyAndCsr, Role, TlsClient, TokenError, connect, net::Net,
+    ChannelOptions, ConnectError, Identity, IdentityError, JoinToken, KeyAndCsr, Role, TlsClient,
+    TokenError, connect, net::Net,
 };
 use cluster_pb::ca::v1::ca_client::CaClient;
 use cluster_pb::ca::v1::{JoinRequest, JoinResponse};
@@ -70,12 +70,6 @@ pub enum Error {
     Inconsistent { address: String, seen: String, signed: String },
     #[error(transparent)]
     Identity(IdentityError),
-    #[error("reading the CA of the identity in {dir}")]
-    Ca {
-        dir: String,
-        #[source]
-        source: CertificateError,
-    },
 }
 
 impl Error {
@@ -98,11 +92,12 @@ pub fn token(text: &str) -> Result<JoinToken, Error> {
     Ok(token)
 }
 
-/// The identity kept in `dir`, `None` before the first join. A token, when given beside it, must
-/// be of the same cluster: else somebody took the wrong folder.
+/// The identity kept in `dir`, expired or not, `None` before the first join. A token, when given
+/// beside it, must be of the same cluster, also of a CA that was replaced since: else somebody took
+/// the wrong folder.
 pub fn kept(dir: &Path, given: Option<&JoinToken>) -> Result<Option<Identity>, Error> {
     let shown = || dir.display().to_string();
-    let identity = match Identity::load(dir) {
+    let identity = match Identity::load_any_age(dir) {
         Ok(identity) => identity,
         Err(IdentityError::NotFound { .. }) => return Ok(None),
         Err(error) => return Err(Error::Identity(error)),
@@ -111,12 +106,10 @@ pub fn kept(dir: &Path, given: Option<&JoinToken>) -> Result<Option<Identity>, E
         let Identity { role, node_id, .. } = identity;
         return Err(Error::OtherRole { dir: shown(), role, node_id });
     }
-    if let Some(token) = given {
-        let ours = CaDigest::of_pem(&identity.ca_pem)
-            .map_err(|source| Error::Ca { dir: shown(), source })?;
-        if ours != token.ca_digest {
-            return Err(Error::OtherCluster { dir: shown(), cluster_id: identity.cluster_id });
-        }
+    if let Some(token) = given
+        && !identity.knew_ca(dir, &token.ca_digest)
+    {
+        return Err(Error::OtherCluster { dir: shown(), cluster_id: identity.cluster_id });
     }
     Ok(Some(identity))
 }

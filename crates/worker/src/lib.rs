@@ -30,4 +30,5 @@ pub mod report;
 pub mod session;
 pub mod simulated;
 pub mod task;
+pub mod trust;
 pub mod worker;

@@ -42,6 +42,7 @@ use crate::logs::Requests;
 use crate::node::Node;
 use crate::report::Reporting;
 use crate::task::Tasks;
+use crate::trust::Trust;
 pub use managers::Managers;
 
 /// Messages that may wait for the connection; more means that the manager does not read.
@@ -94,6 +95,7 @@ pub struct Removed;
 pub struct Agent {
     pub node: Arc<Node>,
     pub tls: TlsIdentity,
+    pub trust: Trust,
     pub managers: Arc<Managers>,
     pub description: NodeDescription,
     pub table: Table,
@@ -223,6 +225,7 @@ impl Agent {
                             });
                         }
                         Some(Heard::LogRequest(request)) => requests.take(request),
+                        Some(Heard::Trust(trust)) => self.trust.take(trust),
                         Some(Heard::Managers(managers)) => self.managers.learn(managers.addresses),
                         Some(Heard::Heard(answer)) => {
                             self.take_answer(beats.answered(answer.sequence));

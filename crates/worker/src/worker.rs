@@ -19,6 +19,7 @@ use crate::node::{Node, Parts};
 use crate::renewal;
 use crate::session::{Agent, Managers};
 use crate::task::{self, Tasks};
+use crate::trust::Trust;
 
 /// Who runs where.
 pub struct Setup {
@@ -59,15 +60,17 @@ pub async fn start(setup: Setup, scope: &Scope) -> Result<Arc<Node>, Error> {
     });
     let tasks = Tasks::adopt(node.clone(), scope.child("tasks"), &table).await?;
 
+    let trust = Trust::new(tls.clone(), node.parts.balancers.clone());
     let managers = Arc::new(Managers::new(data.clone(), member, join));
     scope.spawn(
         "renewal",
         OnError::Shutdown,
-        renewal::run(tls.clone(), data.root().to_owned(), managers.clone()),
+        renewal::run(tls.clone(), data.root().to_owned(), managers.clone(), trust.wanted()),
     );
     let agent = Agent {
         node: node.clone(),
         tls,
+        trust,
         managers,
         description: description_to_pb(&description),
         table,

@@ -1,8 +1,11 @@
-//! `cluster info|snapshot|token|update`
+//! `cluster info|snapshot|token|update|ca|autolock|unlock-key`
 
+mod autolock;
+mod ca;
 mod info;
 mod snapshot;
 mod token;
+mod unlock_key;
 mod update;
 
 use clap::Subcommand;
@@ -21,6 +24,16 @@ pub enum Verb {
     /// The whole state as a file: save it, look into it, begin anew from it
     #[command(subcommand)]
     Snapshot(snapshot::Verb),
+    /// The certificate authority: see it, replace it
+    #[command(subcommand)]
+    Ca(ca::Verb),
+    /// Lock the managers' data folders, or open the lock
+    ///
+    /// With the lock on, a manager that starts serves nothing until it is given the unlock key:
+    /// whoever takes its disk has neither the state nor the keys in it.
+    Autolock(autolock::Args),
+    /// Print the key that a locked manager needs when it starts
+    UnlockKey(unlock_key::Args),
 }
 
 pub async fn run(verb: &Verb, invocation: &mut Invocation) -> Result<(), Error> {
@@ -29,5 +42,8 @@ pub async fn run(verb: &Verb, invocation: &mut Invocation) -> Result<(), Error> 
         Verb::Token(args) => token::run(args, invocation).await,
         Verb::Update(args) => update::run(args, invocation).await,
         Verb::Snapshot(verb) => snapshot::run(verb, invocation).await,
+        Verb::Ca(verb) => ca::run(verb, invocation).await,
+        Verb::Autolock(args) => autolock::run(args, invocation).await,
+        Verb::UnlockKey(args) => unlock_key::run(args, invocation).await,
     }
 }

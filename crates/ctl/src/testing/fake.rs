@@ -38,6 +38,8 @@ pub struct Script {
     pub nodes_updated: Vec<pb::UpdateNodeRequest>,
     pub clusters_updated: Vec<pb::UpdateClusterRequest>,
     pub forecasts: Vec<pb::ForecastRequest>,
+    pub security: pb::GetSecurityResponse,
+    pub security_updated: Vec<pb::UpdateSecurityRequest>,
     pub cluster: pb::GetClusterResponse,
     pub revisions: Vec<cluster_pb::types::v1::Revision>,
     pub explanation: pb::ExplainResponse,
@@ -357,6 +359,24 @@ impl Control for Fake {
         .await
     }
 
+    async fn get_security(
+        &self,
+        _: Request<pb::GetSecurityRequest>,
+    ) -> Result<Response<pb::GetSecurityResponse>, Status> {
+        self.answer(|script| script.security.clone()).await
+    }
+
+    async fn update_security(
+        &self,
+        request: Request<pb::UpdateSecurityRequest>,
+    ) -> Result<Response<pb::UpdateSecurityResponse>, Status> {
+        self.answer(|script| {
+            script.security_updated.push(request.into_inner());
+            pb::UpdateSecurityResponse { unlock_key: "CLUSTER-UNLOCK-1-x".into() }
+        })
+        .await
+    }
+
     async fn save_snapshot(
         &self,
         _: Request<pb::SaveSnapshotRequest>,
@@ -367,5 +387,19 @@ impl Control for Fake {
             stream
         })
         .await
+    }
+
+    async fn get_unlock_key(
+        &self,
+        _: Request<pb::GetUnlockKeyRequest>,
+    ) -> Result<Response<pb::GetUnlockKeyResponse>, Status> {
+        self.answer(|_| pb::GetUnlockKeyResponse { unlock_key: "CLUSTER-UNLOCK-1-x".into() }).await
+    }
+
+    async fn rotate_ca(
+        &self,
+        _: Request<pb::RotateCaRequest>,
+    ) -> Result<Response<pb::RotateCaResponse>, Status> {
+        self.answer(|_| pb::RotateCaResponse {}).await
     }
 }

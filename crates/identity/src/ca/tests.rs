@@ -1,6 +1,6 @@
 use super::*;
-use crate::testing::{DAY, ca, chain, subject};
-use crate::{Leaf, Role, now_unix};
+use crate::testing::{DAY, ca, chain, member, member_signed_ago, subject};
+use crate::{Identity, Leaf, Role, now_unix};
 
 fn csr() -> String {
     KeyAndCsr::generate().unwrap().csr_pem
@@ -120,4 +120,39 @@ fn ids_that_do_not_fit_a_name_are_refused() {
     let foreign = Subject { cluster_id: "clustertwo".into(), ..subject(&ca, Role::Worker, "n") };
     let error = ca.sign(csr().as_bytes(), &foreign, now_unix(), DAY).unwrap_err();
     assert!(matches!(error, Error::OtherCluster { .. }));
+}
+
+#[test]
+fn a_new_ca_is_believed_by_whoever_trusts_the_old_one_and_sees_the_cross_certificate() {
+    let (old, new) = (ca("0000000000001"), ca("0000000000001"));
+    assert_ne!(old.common_name, new.common_name);
+    let cross = old.cross_sign(&new, now_unix()).unwrap();
+    let leaf = member(&new, Role::Worker, "0000000000002");
+    assert!(leaf.is_issued_by(new.cert_pem()) && !leaf.is_issued_by(old.cert_pem()));
+    let both = format!("{}{}", new.cert_pem(), old.cert_pem());
+    let chain = format!("{}{cross}{}", leaf.chain_pem, old.cert_pem());
+    let leaf = Identity::new(chain, leaf.key_pem.clone(), both).unwrap();
+    assert_eq!(leaf.ca_digests(), [new.digest(), old.digest()]);
+    let other = ca("0000000000009");
+    assert!(matches!(old.cross_sign(&other, now_unix()), Err(Error::OtherCluster { .. })));
+    let again = Ca::from_pem(new.cert_pem(), new.key_pem()).unwrap();
+    assert_eq!(again.common_name, new.common_name);
+}
+
+#[test]
+fn an_expired_certificate_proves_itself_by_its_key() {
+    let (ours, other) = (ca("0000000000001"), ca("0000000000001"));
+    let slept = member_signed_ago(&ours, Role::Worker, "0000000000002", DAY * 20);
+    let signature = slept.sign(b"words").unwrap();
+    let verify = |cas: &str, message: &[u8], signature: &[u8]| {
+        Leaf::verify(&slept.chain_pem, cas, message, signature)
+    };
+    let leaf = verify(ours.cert_pem(), b"words", &signature).unwrap();
+    assert_eq!(leaf.subject, slept.subject());
+    assert!(!leaf.is_valid_at(now_unix()));
+    use crate::CertificateError::{Foreign, NotHolder};
+    assert!(matches!(verify(other.cert_pem(), b"words", &signature), Err(Foreign)));
+    assert!(matches!(verify(ours.cert_pem(), b"other", &signature), Err(NotHolder)));
+    let thief = member(&ours, Role::Worker, "0000000000003").sign(b"words").unwrap();
+    assert!(matches!(verify(ours.cert_pem(), b"words", &thief), Err(NotHolder)));
 }

@@ -22,7 +22,7 @@ use crate::net::{Net, Socket};
 use crate::role::{Role, node_server_name, role_server_name};
 use crate::tls::connect_error::{ConnectError, find_connect_error};
 use crate::tls::pinned::{PinnedVerifier, SeenCa};
-use crate::tls::{Error, Protocol, TlsIdentity, is_address, provider};
+use crate::tls::{Error, Protocol, TlsIdentity, is_address, provider, roots};
 
 /// Enough for the SETTINGS frame that an HTTP/2 server sends first.
 const FIRST_READ_BYTES: usize = 1024;
@@ -38,6 +38,7 @@ pub struct TlsClient {
 enum Trust {
     Member { identity: TlsIdentity, protocol: Protocol, role: Role, node_id: Option<String> },
     Pinned { config: Arc<ClientConfig>, verifier: Arc<PinnedVerifier> },
+    Anonymous { config: Arc<ClientConfig>, cluster_id: String },
 }
 
 impl TlsClient {
@@ -80,11 +81,27 @@ impl TlsClient {
         })
     }
 
+    /// Any manager of our cluster, without showing a certificate: for a node whose own expired.
+    pub fn anonymous(identity: &TlsIdentity) -> Result<Self, Error> {
+        let loaded = identity.loaded();
+        let node_id = loaded.identity.node_id.clone();
+        let mut config = ClientConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[&TLS13])
+            .map_err(|source| Error::Configure { node_id, source })?
+            .with_root_certificates(roots(&loaded.identity)?)
+            .with_no_client_auth();
+        config.alpn_protocols = vec![Protocol::Grpc.alpn().to_vec()];
+        config.resumption = Resumption::disabled();
+        let cluster_id = loaded.identity.cluster_id.clone();
+        let trust = Trust::Anonymous { config: Arc::new(config), cluster_id };
+        Ok(Self { trust, net: identity.net().clone() })
+    }
+
     /// The CA that a [`TlsClient::pinned`] client met; `None` before it connected.
     pub fn seen_ca(&self) -> Option<SeenCa> {
         match &self.trust {
             Trust::Pinned { verifier, .. } => verifier.seen(),
-            Trust::Member { .. } => None,
+            Trust::Member { .. } | Trust::Anonymous { .. } => None,
         }
     }
 
@@ -130,7 +147,13 @@ impl TlsClient {
         let failed = |error| ConnectError::from_tls(address, &plan.expected, plan.pinned, error);
         let tls =
             TlsConnector::from(plan.config).connect(plan.name, socket).await.map_err(failed)?;
-        check_peer(address, &tls, plan.role, plan.protocol, &plan.expected)?;
+        let leaf = check_peer(address, &tls, plan.role, plan.protocol, &plan.expected)?;
+        if let Trust::Member { identity, .. } = &self.trust
+            && identity.is_denied(&leaf.subject.node_id)
+        {
+            let node_id = leaf.subject.node_id;
+            return Err(ConnectError::PeerRemoved { address: address.into(), node_id });
+        }
         let mut stream = ClientStream { tls, first: Vec::new(), taken: 0 };
         if plan.protocol == Protocol::Grpc {
             stream.read_first().await.map_err(failed)?;
@@ -145,6 +168,11 @@ impl TlsClient {
                 let name = role_server_name(Role::Manager, "unknown");
                 let expected = "a manager".to_owned();
                 (config.clone(), name, Role::Manager, Protocol::Grpc, expected, true)
+            }
+            Trust::Anonymous { config, cluster_id } => {
+                let name = role_server_name(Role::Manager, cluster_id);
+                let expected = format!("a manager of cluster {cluster_id}");
+                (config.clone(), name, Role::Manager, Protocol::Grpc, expected, false)
             }
             Trust::Member { identity, protocol, role, node_id } => {
                 let loaded = identity.loaded();
@@ -193,7 +221,7 @@ fn check_peer(
     role: Role,
     protocol: Protocol,
     expected: &str,
-) -> Result<(), ConnectError> {
+) -> Result<Leaf, ConnectError> {
     let (_, session) = tls.get_ref();
     if session.alpn_protocol() != Some(protocol.alpn()) {
         return Err(ConnectError::WrongProtocol { address: address.into() });
@@ -213,7 +241,7 @@ fn check_peer(
             source: CertificateError::Expired.into(),
         });
     }
-    Ok(())
+    Ok(leaf)
 }
 
 /// A connection to a verified peer.

@@ -54,13 +54,24 @@ pub enum ConnectError {
         #[source]
         source: rustls::Error,
     },
-    #[error("{address} belongs to another cluster: its certificate is not from this cluster's CA")]
+    #[error(
+        "{address} belongs to another cluster, or its CA was replaced: its certificate is not from \
+         the CA that is known here"
+    )]
     OtherCluster { address: String },
-    #[error("{address} belongs to another cluster than the join token")]
+    #[error(
+        "{address} belongs to another cluster than the join token, or its CA was replaced since the \
+         token was made"
+    )]
     OtherClusterThanToken { address: String },
     #[error("{address} is not {expected}")]
     WrongPeer { address: String, expected: String },
-    #[error("our certificate expired at unix time {not_after}: join again with a token")]
+    #[error("{address} is node {node_id}, which was removed from the cluster")]
+    PeerRemoved { address: String, node_id: String },
+    #[error(
+        "our certificate expired at unix time {not_after}: a node comes back by itself or joins again, \
+         a user imports a fresh context from a manager's admin.json"
+    )]
     OwnExpired { not_after: u64 },
     #[error(
         "our certificate is valid only from unix time {not_before}: this machine's clock is \

@@ -53,6 +53,8 @@ pub enum AcceptError {
     WrongProtocol,
     #[error("a client with role {0} is not expected on this port")]
     WrongRole(Role),
+    #[error("node {0} was removed from the cluster")]
+    Removed(String),
     #[error("the TLS handshake failed")]
     Handshake(#[source] io::Error),
 }
@@ -65,6 +67,16 @@ pub struct Peer {
     pub cluster_id: String,
     /// Unix seconds. Connections can outlive it; long-lived streams should look.
     pub not_after: u64,
+    certificate: std::sync::Arc<[u8]>,
+}
+
+impl Peer {
+    /// Whether exactly this CA (PEM) issued the certificate, whichever chain was shown with it.
+    pub fn is_issued_by(&self, ca_pem: &str) -> bool {
+        let roots = crate::certificate::chain_der(ca_pem).unwrap_or_default();
+        let first = &roots[..roots.len().min(1)];
+        crate::certificate::check_issued_by(&self.certificate, first).is_ok()
+    }
 }
 
 /// In the extensions of every gRPC request that came through [`serve_tls`].
@@ -110,6 +122,9 @@ impl TlsServer {
         };
         if self.protocol == Protocol::Mesh {
             match &peer {
+                Some(peer) if self.identity.is_denied(&peer.node_id) => {
+                    return Err(AcceptError::Removed(peer.node_id.clone()));
+                }
                 Some(peer) if peer.role == Role::Worker => {}
                 Some(peer) => return Err(AcceptError::WrongRole(peer.role)),
                 None => return Err(AcceptError::Subject),
@@ -131,6 +146,7 @@ fn peer_of(der: &[u8]) -> Result<Peer, AcceptError> {
         node_id: subject.node_id,
         cluster_id: subject.cluster_id,
         not_after: leaf.not_after,
+        certificate: der.into(),
     })
 }
 

@@ -1,21 +1,27 @@
-//! Joining and renewal: the only way to a certificate.
+//! Joining, renewal and coming back: the only ways to a certificate.
 
-use cluster_identity::{
-    Ca, DEFAULT_VALIDITY, JoinSecret, JoinToken, Role, SecretPem, Subject, now_unix,
-};
-use cluster_model::{Cluster, Command, NodeId, validate};
+use cluster_identity::{CaDigest, JoinSecret, JoinToken, Leaf, Role, Subject, now_unix};
+use cluster_model::{CaPhase, Cluster, Command, NodeId, Secure, validate};
 use cluster_pb::ca::v1::ca_server::Ca as CaRpc;
-use cluster_pb::ca::v1::{JoinRequest, JoinResponse, RenewRequest, RenewResponse};
+use cluster_pb::ca::v1::{
+    ConfirmTrustRequest, ConfirmTrustResponse, JoinRequest, JoinResponse, RecoverRequest,
+    RenewRequest, RenewResponse,
+};
 use cluster_wire::{Code, Failure};
 use tonic::{Request, Response, Status};
 
-use super::peer_of;
+use super::{node_of, peer_of};
+use crate::certificates::sign;
 use crate::clock::wall_ms;
 use crate::context::{Context, chain, mint};
 
 /// How far a joiner's clock may be off: certificates are backdated an hour, so more would make a
 /// fresh one look not yet valid.
 const CLOCK_SKEW_MAX_MS: u64 = 30 * 60 * 1000;
+/// How long after its certificate expired a worker comes back by itself, seconds.
+const RECOVER_WITHIN_S: u64 = 30 * 24 * 3600;
+/// What an expired certificate's key signs, before the request: never to be taken for another use.
+pub const RECOVER_PURPOSE: &[u8] = b"cluster recover";
 
 pub struct CaService {
     pub context: Context,
@@ -59,13 +65,93 @@ impl CaRpc for CaService {
         }
         let subject =
             Subject { role: peer.role, node_id: peer.node_id, cluster_id: cluster.id.to_string() };
-        let chain = sign(cluster, &request.into_inner().csr_der, &subject)?;
+        let chain = sign(&view.state, &request.into_inner().csr_der, &subject)?;
         tracing::info!(node_id = subject.node_id, "renewed a certificate");
-        Ok(Response::new(RenewResponse { chain, ca: cluster.ca_certificate.clone() }))
+        Ok(Response::new(RenewResponse { chain, ca: view.state.trusted_cas() }))
+    }
+
+    async fn recover(
+        &self,
+        request: Request<RecoverRequest>,
+    ) -> Result<Response<RenewResponse>, Status> {
+        let answer = self.take_back(request.into_inner()).await.inspect_err(|failure| {
+            tracing::warn!(reason = %failure, "refused a node whose certificate expired");
+        })?;
+        Ok(Response::new(answer))
+    }
+
+    async fn confirm_trust(
+        &self,
+        request: Request<ConfirmTrustRequest>,
+    ) -> Result<Response<ConfirmTrustResponse>, Status> {
+        let peer = peer_of(&request)?;
+        let node = node_of(&request)?;
+        let view = self.context.read(false).await?;
+        let cluster = cluster_of(&view.state)?;
+        let done = Ok(Response::new(ConfirmTrustResponse {}));
+        let Some(rotation) = view.state.rotation() else { return done };
+        if !peer.is_issued_by(&cluster.ca_certificate) {
+            let message = "the certificate shown is not one of the new CA: renew it first";
+            return Err(Failure::new(Code::CaNotNow, message).into());
+        }
+        let digest = |pem: &str| {
+            CaDigest::of_pem(pem)
+                .map(|digest| digest.to_string())
+                .map_err(|error| Failure::new(Code::Internal, chain(&error)))
+        };
+        let trusted = request.into_inner().ca_digests;
+        let new = digest(&cluster.ca_certificate)?;
+        let old = digest(&rotation.old_certificate)?;
+        let phase = match trusted.contains(&old) {
+            _ if !trusted.contains(&new) => return done,
+            true => CaPhase::Reissue,
+            false => rotation.phase,
+        };
+        let started_at_ms = rotation.started_at_ms;
+        let confirm = Secure::ConfirmCa { node, started_at_ms, phase };
+        self.context.propose(Command::Secure(confirm)).await?;
+        done
     }
 }
 
 impl CaService {
+    /// A fresh certificate for one that expired, whose key signed the request.
+    async fn take_back(&self, request: RecoverRequest) -> Result<RenewResponse, Failure> {
+        let view = self.context.read(false).await?;
+        let state = &view.state;
+        let cluster = cluster_of(state)?;
+        let message = [RECOVER_PURPOSE, &request.csr_der].concat();
+        let trusted = state.trusted_cas();
+        let leaf = Leaf::verify(&request.certificate, &trusted, &message, &request.signature)
+            .map_err(|error| Failure::new(Code::NoCertificate, chain(&error)))?;
+        let subject = leaf.subject;
+        let id = subject.node_id.parse::<NodeId>().ok();
+        let member = subject.role == Role::Worker
+            && subject.cluster_id == cluster.id.to_string()
+            && id.is_some_and(|id| state.node(id).is_some() && !state.is_revoked(id));
+        if !member {
+            let message = format!("worker `{}` is not in the cluster", subject.node_id);
+            return Err(Failure::new(Code::Removed, message));
+        }
+        let late_s = now_unix().saturating_sub(leaf.not_after);
+        if late_s > RECOVER_WITHIN_S {
+            let message = format!(
+                "the certificate of node `{}` expired {} days ago, more than {}",
+                subject.node_id,
+                late_s / 86_400,
+                RECOVER_WITHIN_S / 86_400
+            );
+            return Err(Failure::new(Code::TooLate, message));
+        }
+        let chain = sign(state, &request.csr_der, &subject)?;
+        tracing::info!(
+            node_id = subject.node_id,
+            late_s,
+            "took back a node whose certificate expired"
+        );
+        Ok(RenewResponse { chain, ca: trusted })
+    }
+
     async fn admit(&self, request: JoinRequest) -> Result<JoinResponse, Failure> {
         validate::name("name", &request.name)?;
         let role: Role =
@@ -79,7 +165,7 @@ impl CaService {
         let node_id = NodeId(mint());
         let subject =
             Subject { role, node_id: node_id.to_string(), cluster_id: cluster.id.to_string() };
-        let chain = sign(cluster, &request.csr_der, &subject)?;
+        let chain = sign(&view.state, &request.csr_der, &subject)?;
         if role == Role::Worker {
             let at_ms = self.context.clock.now_ms();
             self.context
@@ -93,7 +179,7 @@ impl CaService {
             node_id: node_id.to_string(),
             cluster_id: cluster.id.to_string(),
             chain,
-            ca: cluster.ca_certificate.clone(),
+            ca: view.state.trusted_cas(),
             managers: cluster.managers.values().map(|manager| manager.address.clone()).collect(),
         })
     }
@@ -143,13 +229,4 @@ fn check_clock(theirs_ms: u64) -> Result<(), Failure> {
     let message =
         format!("the joining machine's clock is {minutes} minutes {direction} the manager's");
     Err(Failure::new(Code::ClockOff, message))
-}
-
-fn sign(cluster: &Cluster, csr: &[u8], subject: &Subject) -> Result<String, Failure> {
-    let key = SecretPem::new(cluster.ca_key.expose());
-    let ca = Ca::from_pem(&cluster.ca_certificate, &key)
-        .map_err(|error| Failure::new(Code::Internal, chain(&error)))?;
-    ca.sign(csr, subject, now_unix(), DEFAULT_VALIDITY).map_err(|error| {
-        Failure::new(Code::InvalidField, format!("field `csr`: {}", chain(&error)))
-    })
 }

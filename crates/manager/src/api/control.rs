@@ -5,6 +5,7 @@ mod forecast;
 mod logs;
 mod managers;
 mod node;
+mod security;
 mod service;
 mod snapshot;
 mod watch;
@@ -272,6 +273,34 @@ impl Control for ControlService {
     ) -> Result<Response<Self::SaveSnapshotStream>, Status> {
         let stream = self.save(request.into_inner()).await?;
         Ok(Response::new(Box::pin(stream)))
+    }
+
+    async fn get_security(
+        &self,
+        request: Request<pb::GetSecurityRequest>,
+    ) -> Result<Response<pb::GetSecurityResponse>, Status> {
+        Ok(Response::new(self.security(request.into_inner()).await?))
+    }
+
+    async fn update_security(
+        &self,
+        request: Request<pb::UpdateSecurityRequest>,
+    ) -> Result<Response<pb::UpdateSecurityResponse>, Status> {
+        Ok(Response::new(self.change_security(request.into_inner()).await?))
+    }
+
+    async fn get_unlock_key(
+        &self,
+        request: Request<pb::GetUnlockKeyRequest>,
+    ) -> Result<Response<pb::GetUnlockKeyResponse>, Status> {
+        Ok(Response::new(self.unlock_key(request.into_inner()).await?))
+    }
+
+    async fn rotate_ca(
+        &self,
+        request: Request<pb::RotateCaRequest>,
+    ) -> Result<Response<pb::RotateCaResponse>, Status> {
+        Ok(Response::new(self.replace_ca(request.into_inner()).await?))
     }
 }
 

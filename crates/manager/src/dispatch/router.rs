@@ -52,7 +52,7 @@ fn route(context: &Context, old: &State, new: &State, changes: &Changes) {
     for node in &changes.nodes {
         sessions.wake(*node);
     }
-    if changes.cluster {
+    if changes.cluster || changes.trust {
         sessions.wake_all();
     }
     if !changes.nodes.is_empty() {

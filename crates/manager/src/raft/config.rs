@@ -8,6 +8,7 @@ use cluster_model::command::COMMANDS;
 use cluster_model::{ClusterId, NodeId};
 use openraft::SnapshotPolicy;
 
+use super::cipher::Keyring;
 use super::disk::{Disk, OsDisk};
 use super::log::LogSettings;
 
@@ -30,6 +31,8 @@ pub struct RaftConfig {
     pub snapshot_every: u64,
     /// Entries kept behind a snapshot for followers that are a little late.
     pub keep_entries: u64,
+    /// What log and snapshots are encrypted with; none writes them in the clear.
+    pub keys: Option<Keyring>,
     /// Where log and snapshots are.
     pub disk: Arc<dyn Disk>,
     /// Who runs consensus.
@@ -61,6 +64,7 @@ impl RaftConfig {
             log: LogSettings::default(),
             snapshot_every: 8_000,
             keep_entries: 4_000,
+            keys: None,
             disk: Arc::new(OsDisk),
             threads: Threads::Own,
             commands: COMMANDS,

@@ -112,6 +112,18 @@ pub enum StorageError {
         /// The first failure, with its causes.
         reason: String,
     },
+    /// The data key of an encrypted file is not there.
+    #[error(
+        "{} is encrypted with data key {key_id:016x}, which keys.json of the data folder does not \
+         hold; put that file back, or join again with an empty data folder",
+        path.display()
+    )]
+    NoKey {
+        /// The encrypted file.
+        path: PathBuf,
+        /// The key it names.
+        key_id: u64,
+    },
     /// A payload cannot be read by this program.
     #[error("cannot read {what} at log index {index}")]
     Payload {

@@ -19,7 +19,7 @@ use serde::de::DeserializeOwned;
 use super::codec;
 use super::disk::{Disk, DiskFile};
 use super::log::Owner;
-use super::log::record::{self, Record, Stop};
+use super::log::record::{self, Record, Spot, Stop};
 use super::log::segment::{self, Segment};
 use super::snapshot::SnapshotStore;
 use super::types::{Membership, Proposal, Response, SnapshotMeta, StreamAppendResult, Types, Vote};
@@ -43,13 +43,14 @@ pub enum End {
 /// that reads is written again to the same bytes.
 pub fn records(bytes: &[u8]) -> (usize, End) {
     let mut count = 0;
-    let stop = record::scan(bytes, 0, SALT, |at, found| {
+    let stop = record::scan(bytes, 0, SALT, None, |at, found| {
         count += 1;
         // Bodies of the others may go on behind what is read of them.
         if matches!(found, Record::Entry(_)) {
             let durable = record::u32_at(bytes, at + 4).unwrap_or_default();
             let mut again = Vec::new();
-            found.encode(durable, SALT, &mut again);
+            let spot = Spot { segment: SALT, offset: at as u64 };
+            found.encode(durable, spot, None, &mut again);
             assert!(bytes[at..].starts_with(&again), "{found:?}");
         }
     });
@@ -94,7 +95,7 @@ pub fn segment(bytes: &[u8], mend: bool) {
     let path = segment::path_of(Path::new("/log"), SALT);
     let disk = OneFile { name: name_of(&path), content: bytes.into() };
     // An error is as good as a segment; what counts is that it ends.
-    let _ = Segment::load(&disk, Path::new("/log"), OWNER, SALT, &mut |_, _| {});
+    let _ = Segment::load(&disk, Path::new("/log"), OWNER, SALT, None, &mut |_, _| {});
 }
 
 /// Reads `bytes` as a snapshot file; with `mend`, its header's checksum is made to hold. The state
@@ -109,7 +110,8 @@ pub fn snapshot(bytes: &[u8], mend: bool) -> Option<State> {
         bytes[8..12].copy_from_slice(&sum.to_le_bytes());
     }
     let disk = OneFile { name: "1-1.snap".to_owned(), content: bytes.into() };
-    let store = SnapshotStore::open(Arc::new(disk), Path::new("/snapshots"), OWNER.cluster_id);
+    let store =
+        SnapshotStore::open_with(Arc::new(disk), Path::new("/snapshots"), OWNER.cluster_id, None);
     let (_, file) = store.as_ref().ok()?.current()?;
     let store = store.ok()?;
     let read = store.read(&file);

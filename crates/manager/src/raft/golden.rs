@@ -15,19 +15,20 @@ use std::sync::mpsc;
 use cluster_model::State;
 use cluster_model::command::COMMANDS;
 
+use super::cipher::{DataKey, KEY, Keyring};
 use super::codec;
 use super::config::Threads;
 use super::disk::Disk;
 use super::disk::sim::SimDisk;
 use super::error::StorageError;
-use super::log::record::{self, Record};
+use super::log::record::{self, Record, Spot};
 use super::log::{Ballot, Done, EntryKind, Log, LogEntry, LogSettings, Owner, Position};
 use super::snapshot::SnapshotStore;
 use super::tests::fixture::meta_at;
 use super::types::Membership;
 
-/// Segment that the frozen records belong to.
-const SALT: u64 = 3;
+/// Where the frozen records stand.
+const SPOT: Spot = Spot { segment: 3, offset: 512 };
 
 fn path(file: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(file)
@@ -178,17 +179,70 @@ fn records() -> Vec<(&'static str, Record)> {
 fn records_of_the_log_read_and_write_as_ever() {
     let bytes = |record: &Record| {
         let mut bytes = Vec::new();
-        record.encode(512, SALT, &mut bytes);
+        record.encode(512, SPOT, None, &mut bytes);
         bytes
     };
     let now: Vec<_> =
         records().iter().map(|(name, record)| ((*name).to_owned(), bytes(record))).collect();
     let frozen = frozen("records.hex", &now);
     for (name, record) in records() {
-        let (read, end) = record::read(&frozen[name], 0, SALT).unwrap();
+        let (read, end) = record::read(&frozen[name], SPOT, None).unwrap();
         assert_eq!((read, end), (record.clone(), frozen[name].len()), "{name}");
         assert_eq!(hex(&bytes(&record)), hex(&frozen[name]), "{name} is written otherwise");
     }
+}
+
+/// The data key of the frozen encrypted files.
+fn frozen_keys() -> Keyring {
+    Keyring::new(DataKey::new(0x0123_4567_89ab_cdef, [0x42; KEY]), Vec::new())
+}
+
+/// What is sealed differs from time to time; it must only be readable with the key.
+#[test]
+fn encrypted_files_read_as_ever() {
+    let (log_dir, dir) = (Path::new("/raft/log"), Path::new("/raft/snapshots"));
+    let settings = LogSettings { segment_bytes: 2048, cache_bytes: 1024 };
+    let open_log = |disk: &SimDisk| {
+        let keys = Some(frozen_keys());
+        Log::open_with(Arc::new(disk.clone()), log_dir, OWNER, settings, Threads::Own, keys)
+            .unwrap()
+    };
+    let vote = Ballot { term: 3, node: 1, committed: true };
+    let disk = SimDisk::default();
+    let (log, thread) = open_log(&disk);
+    wait(|done| log.save_vote(vote, done));
+    for entry in entries() {
+        wait(|done| log.append(vec![entry], done));
+    }
+    log.close();
+    drop(log);
+    thread.join();
+    let log_path = disk.paths().remove(0);
+    let segment = disk.bytes(&log_path);
+    let state = samples::state();
+    let open_store = |disk: &SimDisk| {
+        let disk = Arc::new(disk.clone());
+        SnapshotStore::open_with(disk, dir, 7, Some(frozen_keys())).unwrap()
+    };
+    let file = open_store(&disk).write(&meta_at(3, 41), &state).unwrap();
+    let snapshot = disk.bytes(&file.path);
+    let now = [("segment".to_owned(), segment), ("snapshot".to_owned(), snapshot)];
+    let frozen = frozen("encrypted.hex", &now);
+
+    let disk = SimDisk::default();
+    put(&disk, &log_path, &frozen["segment"]);
+    put(&disk, &file.path, &frozen["snapshot"]);
+    let (log, thread) = open_log(&disk);
+    assert_eq!(log.vote(), Some(vote));
+    assert_eq!(log.read(0..u64::MAX, usize::MAX).unwrap(), entries());
+    log.close();
+    drop(log);
+    thread.join();
+    let store = open_store(&disk);
+    let (meta, file) = store.current().unwrap();
+    assert_eq!(meta, meta_at(3, 41));
+    let (_, read) = store.read(&file).unwrap();
+    assert_eq!(codec::encode(&read).unwrap(), codec::encode(&state).unwrap());
 }
 
 const OWNER: Owner = Owner { cluster_id: 7, node_id: 1 };

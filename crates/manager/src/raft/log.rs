@@ -15,6 +15,7 @@ pub(crate) mod segment;
 mod tests;
 mod writer;
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -31,6 +32,7 @@ pub(crate) use record::{Ballot, EntryKind, LogEntry, Position};
 pub use segment::Owner;
 use segment::{Checkpoint, Segment};
 
+use super::cipher::Keyring;
 use super::config::Threads;
 use super::disk::Disk;
 use super::error::StorageError;
@@ -63,6 +65,8 @@ struct Folder {
     dir: PathBuf,
     owner: Owner,
     settings: LogSettings,
+    /// None: nothing is encrypted.
+    keys: Option<Keyring>,
 }
 
 impl Folder {
@@ -74,7 +78,8 @@ impl Folder {
         checkpoint: &Checkpoint,
     ) -> Result<Segment, StorageError> {
         let capacity = self.settings.segment_bytes.max(segment::FIRST + needed);
-        Segment::create(&*self.disk, &self.dir, self.owner, number, capacity, checkpoint)
+        let keys = self.keys.as_ref();
+        Segment::create(&*self.disk, &self.dir, self.owner, number, capacity, checkpoint, keys)
     }
 }
 
@@ -119,7 +124,8 @@ impl LogThread {
 }
 
 impl Log {
-    /// Opens the log in `dir`, making it if there is none, and starts its writer.
+    /// Opens a log that is not encrypted.
+    #[cfg(test)]
     pub(crate) fn open(
         disk: Arc<dyn Disk>,
         dir: &Path,
@@ -127,9 +133,22 @@ impl Log {
         settings: LogSettings,
         threads: Threads,
     ) -> Result<(Self, LogThread), StorageError> {
+        Self::open_with(disk, dir, owner, settings, threads, None)
+    }
+
+    /// Opens the log in `dir`, making it if there is none, and starts its writer. With keys, what
+    /// is written from now on is encrypted; what was written before is read as it is.
+    pub(crate) fn open_with(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        owner: Owner,
+        settings: LogSettings,
+        threads: Threads,
+        keys: Option<Keyring>,
+    ) -> Result<(Self, LogThread), StorageError> {
         disk.create_dir(dir).map_err(StorageError::io("make", dir))?;
         let mut index = Index::new();
-        let folder = Folder { disk, dir: dir.to_path_buf(), owner, settings };
+        let folder = Folder { disk, dir: dir.to_path_buf(), owner, settings, keys };
         let active = recover::recover(&folder, &mut index)?;
         let shared =
             Arc::new(Shared { index: Mutex::new(index), failure: watch::Sender::new(None) });
@@ -271,6 +290,13 @@ impl Log {
                 Found::Stored(segment, offset, size) => segment.read_entry(offset, size),
             })
             .collect()
+    }
+
+    /// The data keys that present segments need; none stands for a segment in the clear.
+    pub(crate) fn key_ids(&self) -> BTreeSet<Option<u64>> {
+        let index = self.shared.index();
+        let cipher = |segment: &Segment| segment.cipher.as_ref().map(|cipher| cipher.key_id());
+        index.segments.values().map(cipher).collect()
     }
 
     /// Ends the writer after what is queued, including marks that were not worth a sync.

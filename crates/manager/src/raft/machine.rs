@@ -216,7 +216,10 @@ impl RaftStateMachine<Types> for Machine {
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, io::Error> {
-        Ok(self.snapshots.current().map(|(meta, snapshot)| Snapshot { meta, snapshot }))
+        let Some((meta, snapshot)) = self.snapshots.current() else { return Ok(None) };
+        // It is asked for to be sent, and other managers have other keys.
+        let snapshot = self.snapshots.plain(snapshot)?;
+        Ok(Some(Snapshot { meta, snapshot }))
     }
 }
 

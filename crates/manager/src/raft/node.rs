@@ -3,7 +3,7 @@
 //! Consensus has a small runtime of its own, so that work elsewhere in the process cannot delay
 //! heartbeats; dropping the last handle ends everything in it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::path::Path;
@@ -145,13 +145,19 @@ impl RaftNode {
         let owner = Owner { cluster_id: config.cluster_id.0, node_id: config.node_id.0 };
         let (dir, log_settings, threads) = (config.dir.clone(), config.log, config.threads);
         let (disk, commands) = (config.disk.clone(), config.commands);
+        let keys = config.keys.clone();
         let published = Published::new();
         let machine_published = published.clone();
         let opening = cluster_daemon::blocking(move || {
-            let snapshots =
-                SnapshotStore::open(disk.clone(), &dir.join("snapshots"), owner.cluster_id)?;
+            let snapshots = SnapshotStore::open_with(
+                disk.clone(),
+                &dir.join("snapshots"),
+                owner.cluster_id,
+                keys.clone(),
+            )?;
             let machine = Machine::open(snapshots.clone(), machine_published, commands)?;
-            let (log, thread) = Log::open(disk, &log::folder(&dir), owner, log_settings, threads)?;
+            let folder = log::folder(&dir);
+            let (log, thread) = Log::open_with(disk, &folder, owner, log_settings, threads, keys)?;
             Ok::<_, StorageError>((snapshots, machine, log, thread))
         });
         let (snapshots, machine, log, thread) =
@@ -290,6 +296,19 @@ impl RaftNode {
         let mut feed = self.feed();
         let waiting = feed.wait_for(|applied| *applied >= index);
         matches!(tokio::time::timeout(patience, waiting).await, Ok(Ok(_)))
+    }
+
+    /// The data keys that present files need; none stands for a file in the clear.
+    pub fn key_ids(&self) -> Result<BTreeSet<Option<u64>>, StorageError> {
+        let mut ids = self.inner.log.key_ids();
+        ids.extend(self.inner.snapshots.key_id()?);
+        Ok(ids)
+    }
+
+    /// Starts writing a snapshot now; older parts of the log go after it.
+    pub async fn write_snapshot(&self) {
+        // Refused only by consensus that has ended, which is told elsewhere.
+        let _ = self.raft().trigger().snapshot().await;
     }
 
     /// Ends this manager's part: consensus stops, the log is synced, the folder is free.

@@ -10,6 +10,7 @@ use std::sync::{Arc, mpsc};
 use cluster_model::command::COMMANDS;
 use cluster_model::{ClusterId, NodeId, State};
 
+use super::cipher::Keyring;
 use super::codec;
 use super::config::Threads;
 use super::disk::{Disk, OsDisk};
@@ -41,13 +42,19 @@ pub struct Contents {
 }
 
 /// Reads a folder. Changes nothing but what any start does: an unfinished write is cut off.
-pub fn read(dir: &Path, cluster: ClusterId, node: NodeId) -> Result<Contents, StorageError> {
+pub fn read(
+    dir: &Path,
+    cluster: ClusterId,
+    node: NodeId,
+    keys: Option<Keyring>,
+) -> Result<Contents, StorageError> {
     let _lock = lock_folder(dir)?;
     let disk: Arc<dyn Disk> = Arc::new(OsDisk);
-    let snapshots = SnapshotStore::open(disk.clone(), &dir.join("snapshots"), cluster.0)?;
+    let folder = dir.join("snapshots");
+    let snapshots = SnapshotStore::open_with(disk.clone(), &folder, cluster.0, keys.clone())?;
     let owner = Owner { cluster_id: cluster.0, node_id: node.0 };
     let (log, thread) =
-        Log::open(disk, &log::folder(dir), owner, LogSettings::default(), Threads::Own)?;
+        Log::open_with(disk, &log::folder(dir), owner, LogSettings::default(), Threads::Own, keys)?;
     let contents = replay(&snapshots, &log);
     log.close();
     drop(log);
@@ -133,7 +140,9 @@ pub fn found(
     (node, address): (NodeId, &str),
     state: &State,
     begins: Beginning,
+    keys: Option<Keyring>,
 ) -> Result<(), StorageError> {
+    let settings = LogSettings::default();
     let _lock = lock_folder(dir)?;
     let disk: Arc<dyn Disk> = Arc::new(OsDisk);
     let at = Position { term: begins.term, index: begins.index };
@@ -146,11 +155,12 @@ pub fn found(
         last_log_id: Some(last),
         last_membership: StoredMembership::new(Some(last), membership),
     };
-    let snapshots = SnapshotStore::open(disk.clone(), &dir.join("snapshots"), cluster.0)?;
+    let folder = dir.join("snapshots");
+    let snapshots = SnapshotStore::open_with(disk.clone(), &folder, cluster.0, keys.clone())?;
     snapshots.write(&meta, state)?;
     let owner = Owner { cluster_id: cluster.0, node_id: node.0 };
     let (log, thread) =
-        Log::open(disk.clone(), &log::folder(dir), owner, LogSettings::default(), Threads::Own)?;
+        Log::open_with(disk.clone(), &log::folder(dir), owner, settings, Threads::Own, keys)?;
     let vote = Ballot { term: begins.term, node: node.0, committed: false };
     let written =
         wait(|done| log.save_vote(vote, done)).and_then(|()| wait(|done| log.purge(at, done)));
@@ -194,23 +204,23 @@ mod tests {
         group.agree_at(index).await;
         let survivor = &mut group.managers[1];
         let seen = survivor.node().view();
-        let busy = read(&survivor.config.dir, CLUSTER, survivor.id);
+        let busy = read(&survivor.config.dir, CLUSTER, survivor.id, None);
         assert!(matches!(busy, Err(StorageError::InUse { .. })), "a running manager is left alone");
         survivor.kill().await;
         let (dir, id) = (survivor.config.dir.clone(), survivor.id);
-        let contents = read(&dir, CLUSTER, id).unwrap();
+        let contents = read(&dir, CLUSTER, id, None).unwrap();
         assert_eq!(contents.index, seen.applied_index);
         assert_eq!(fingerprint(&contents.state), fingerprint(&seen.state));
         assert!(contents.snapshot > 0 && contents.committed <= contents.index);
         assert_eq!(contents.members.iter().filter(|member| member.voter).count(), 3);
-        let wrong = read(&dir, CLUSTER, NodeId(9));
+        let wrong = read(&dir, CLUSTER, NodeId(9), None);
         assert!(matches!(wrong, Err(StorageError::OtherNode { .. })));
 
         let fresh = group.dir.path().join("fresh");
         let begins = Beginning { index: contents.index + 1000, term: contents.newest_term + 100 };
         let address = survivor.address.to_string();
-        found(&fresh, CLUSTER, (NodeId(50), &address), &contents.state, begins).unwrap();
-        let again = read(&fresh, CLUSTER, NodeId(50)).unwrap();
+        found(&fresh, CLUSTER, (NodeId(50), &address), &contents.state, begins, None).unwrap();
+        let again = read(&fresh, CLUSTER, NodeId(50), None).unwrap();
         assert_eq!((again.index, again.term), (begins.index, begins.term));
         assert_eq!(fingerprint(&again.state), fingerprint(&seen.state));
         let config = RaftConfig::new(fresh, CLUSTER, NodeId(50), address);

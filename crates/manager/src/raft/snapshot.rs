@@ -5,8 +5,14 @@
 //! under a temporary name, synced, renamed, and the folder synced; only then do older ones go.
 //! A file that does not check is an error that names it; the log it replaced may be gone, so
 //! nothing older is ever used in its place.
+//!
+//! With data keys, the blocks are encrypted under a key of the file's own (format 2). Data keys are
+//! each manager's alone, so between managers a snapshot travels in the clear of format 1, inside
+//! TLS: `plain` shows a file that way, and `Incoming` encrypts what it receives as it comes.
 
 mod blocks;
+mod incoming;
+mod plain;
 #[cfg(test)]
 mod tests;
 
@@ -17,15 +23,22 @@ use std::sync::{Arc, Mutex, PoisonError};
 use cluster_model::State;
 use serde::{Deserialize, Serialize};
 
+use super::cipher::{FileCipher, KEY_BLOCK, Keyring};
 use super::codec;
 use super::disk::{Disk, DiskFile};
 use super::error::StorageError;
+use super::log::segment::unreadable;
 use super::types::SnapshotMeta;
 use blocks::{BlockReader, BlockWriter};
+pub(crate) use incoming::Incoming;
 
 const MAGIC: &[u8; 8] = b"CLRAFTSN";
-/// Format that this program writes, and the newest it reads.
-const FORMAT: u32 = 1;
+/// A file in the clear.
+const CLEAR: u32 = 1;
+/// An encrypted file; the newest format this program reads.
+const FORMAT: u32 = 2;
+/// What a file's key is derived for.
+const PURPOSE: &[u8] = b"cluster snapshot";
 /// Magic, checksum, format, cluster, length of the encoded meta.
 const FIXED: usize = 8 + 4 + 4 + 8 + 4;
 /// Bound of the encoded meta: a few members with their addresses.
@@ -60,17 +73,39 @@ struct Store {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
     cluster_id: u64,
+    /// None: nothing is encrypted.
+    keys: Option<Keyring>,
     current: Mutex<Option<(SnapshotMeta, SnapshotFile)>>,
     /// Makes names of unfinished files unique within this process.
     unfinished: AtomicU64,
 }
 
+/// A checked header.
+struct Head {
+    meta: SnapshotMeta,
+    /// Where the blocks start.
+    start: u64,
+    cipher: Option<FileCipher>,
+}
+
 impl SnapshotStore {
-    /// Opens the folder and checks the newest snapshot's header.
+    /// Opens a folder where nothing is encrypted.
+    #[cfg(test)]
     pub(crate) fn open(
         disk: Arc<dyn Disk>,
         dir: &Path,
         cluster_id: u64,
+    ) -> Result<Self, StorageError> {
+        Self::open_with(disk, dir, cluster_id, None)
+    }
+
+    /// Opens the folder and checks the newest snapshot's header. With keys, snapshots written from
+    /// now on are encrypted; one that was written before is read as it is.
+    pub(crate) fn open_with(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        cluster_id: u64,
+        keys: Option<Keyring>,
     ) -> Result<Self, StorageError> {
         disk.create_dir(dir).map_err(StorageError::io("make", dir))?;
         let names = disk.list(dir).map_err(StorageError::io("list", dir))?;
@@ -85,6 +120,7 @@ impl SnapshotStore {
             disk,
             dir: dir.to_path_buf(),
             cluster_id,
+            keys,
             current: Mutex::new(None),
             unfinished: AtomicU64::new(0),
         }));
@@ -94,7 +130,7 @@ impl SnapshotStore {
             let file = store.0.disk.open(&path).map_err(StorageError::io("open", &path))?;
             let len = file.size().map_err(StorageError::io("read", &path))?;
             let file = SnapshotFile { path, file, len };
-            let (meta, _) = store.read_header(&file)?;
+            let Head { meta, .. } = store.read_header(&file)?;
             store.set_current(meta, file);
         }
         Ok(store)
@@ -122,10 +158,11 @@ impl SnapshotStore {
     ) -> Result<SnapshotFile, StorageError> {
         let path = self.unfinished_path();
         let file = self.0.disk.create(&path, 0).map_err(StorageError::io("make", &path))?;
-        let header = self.header(&path, meta)?;
+        let cipher = self.new_cipher(&path)?;
+        let header = self.header(&path, meta, cipher.as_ref())?;
         let written = (|| {
             file.write_at(&header, 0)?;
-            let mut blocks = BlockWriter::new(file.clone(), header.len() as u64);
+            let mut blocks = BlockWriter::new(file.clone(), header.len() as u64, cipher);
             let mut packer = zstd::Encoder::new(&mut blocks, LEVEL)?;
             codec::encode_to(state, &mut packer)?;
             packer.finish()?;
@@ -168,7 +205,31 @@ impl SnapshotStore {
         Ok(())
     }
 
-    fn header(&self, path: &Path, meta: &SnapshotMeta) -> Result<Vec<u8>, StorageError> {
+    fn purpose(&self) -> Vec<u8> {
+        [PURPOSE, &self.0.cluster_id.to_le_bytes()].concat()
+    }
+
+    /// A key for a new file, if there are data keys.
+    fn new_cipher(&self, path: &Path) -> Result<Option<FileCipher>, StorageError> {
+        let Some(keys) = &self.0.keys else { return Ok(None) };
+        let cipher = FileCipher::create(keys, &[&self.purpose()]);
+        cipher.map(Some).ok_or_else(|| StorageError::damaged(path, 0, "there is no key for it"))
+    }
+
+    /// The data key that the snapshot that counts needs; none when it is in the clear, no answer
+    /// when there is no snapshot.
+    pub(crate) fn key_id(&self) -> Result<Option<Option<u64>>, StorageError> {
+        let Some((_, file)) = self.current() else { return Ok(None) };
+        let Head { cipher, .. } = self.read_header(&file)?;
+        Ok(Some(cipher.map(|cipher| cipher.key_id())))
+    }
+
+    fn header(
+        &self,
+        path: &Path,
+        meta: &SnapshotMeta,
+        cipher: Option<&FileCipher>,
+    ) -> Result<Vec<u8>, StorageError> {
         let index = meta.last_log_id.map_or(0, |id| id.index);
         let covers = codec::encode(&Covers { meta: meta.clone() }).map_err(|source| {
             StorageError::Payload { what: "what a snapshot covers", index, source }
@@ -176,7 +237,8 @@ impl SnapshotStore {
         let mut header = Vec::with_capacity(FIXED + covers.len());
         header.extend_from_slice(MAGIC);
         header.extend_from_slice(&[0; 4]);
-        header.extend_from_slice(&FORMAT.to_le_bytes());
+        let format = if cipher.is_some() { FORMAT } else { CLEAR };
+        header.extend_from_slice(&format.to_le_bytes());
         header.extend_from_slice(&self.0.cluster_id.to_le_bytes());
         let len = u32::try_from(covers.len()).unwrap_or(u32::MAX);
         header.extend_from_slice(&len.to_le_bytes());
@@ -184,53 +246,79 @@ impl SnapshotStore {
         if covers.len() > META_LIMIT {
             return Err(StorageError::damaged(path, 0, "what it covers does not fit its header"));
         }
+        if let Some(cipher) = cipher {
+            let block = cipher.key_block(&header[12..]);
+            header.extend_from_slice(&block);
+        }
         let sum = crc32fast::hash(&header[12..]);
         header[8..12].copy_from_slice(&sum.to_le_bytes());
         Ok(header)
     }
 
-    /// Checks a header: what the snapshot covers, and where its blocks start.
-    fn read_header(&self, snapshot: &SnapshotFile) -> Result<(SnapshotMeta, u64), StorageError> {
-        let path = &snapshot.path;
+    /// Checks a file's header.
+    fn read_header(&self, snapshot: &SnapshotFile) -> Result<Head, StorageError> {
+        let SnapshotFile { path, file, len } = snapshot;
+        self.parse_header(path, *len, |bytes, at| file.read_at(bytes, at))
+    }
+
+    /// Checks the header of something that can be read at offsets.
+    fn parse_header(
+        &self,
+        path: &Path,
+        file_len: u64,
+        read_at: impl Fn(&mut [u8], u64) -> std::io::Result<()>,
+    ) -> Result<Head, StorageError> {
         let damaged = || StorageError::damaged(path, 0, "the file's header does not check");
         let short = || StorageError::CutShort {
-            path: path.clone(),
-            len: snapshot.len,
+            path: path.to_path_buf(),
+            len: file_len,
             expected: FIXED as u64,
         };
         let mut fixed = [0u8; FIXED];
-        snapshot.file.read_at(&mut fixed, 0).map_err(|_| short())?;
+        read_at(&mut fixed, 0).map_err(|_| short())?;
         let number = |at: usize| super::log::record::u32_at(&fixed, at).unwrap_or_default();
-        let len = number(24) as usize;
+        let (format, len) = (number(12), number(24) as usize);
         if &fixed[..8] != MAGIC || len > META_LIMIT {
             return Err(damaged());
         }
         let mut covers = vec![0; len];
-        snapshot.file.read_at(&mut covers, FIXED as u64).map_err(|_| short())?;
+        read_at(&mut covers, FIXED as u64).map_err(|_| short())?;
+        let mut key = [0; KEY_BLOCK];
+        let key_at = (FIXED + len) as u64;
+        let key = match format {
+            CLEAR => &mut key[..0],
+            _ => &mut key[..],
+        };
+        read_at(key, key_at).map_err(|_| short())?;
         let mut sum = crc32fast::Hasher::new();
-        sum.update(&fixed[12..]);
-        sum.update(&covers);
+        [&fixed[12..], &covers[..], &*key].into_iter().for_each(|part| sum.update(part));
         if sum.finalize() != number(8) {
             return Err(damaged());
         }
-        if number(12) > FORMAT {
-            return Err(StorageError::NewerVersion {
-                path: path.clone(),
-                found: number(12),
-                known: FORMAT,
-            });
+        if format > FORMAT {
+            let (path, found) = (path.to_path_buf(), format);
+            return Err(StorageError::NewerVersion { path, found, known: FORMAT });
         }
         let found = super::log::record::u64_at(&fixed, 16).unwrap_or_default();
         if found != self.0.cluster_id {
-            let expected = self.0.cluster_id;
-            return Err(StorageError::OtherCluster { path: path.clone(), found, expected });
+            let (path, expected) = (path.to_path_buf(), self.0.cluster_id);
+            return Err(StorageError::OtherCluster { path, found, expected });
         }
+        let cipher = match key.first_chunk::<KEY_BLOCK>() {
+            Some(block) => {
+                let stated = [&fixed[12..], &covers[..]].concat();
+                let (keys, purpose) = (self.0.keys.as_ref(), self.purpose());
+                let opened = FileCipher::open(keys, &[&purpose], &stated, block);
+                Some(opened.map_err(|problem| unreadable(path, key_at, problem))?)
+            }
+            None => None,
+        };
         let Covers { meta } = codec::decode(&covers).map_err(|source| StorageError::Payload {
             what: "what a snapshot covers",
             index: 0,
             source,
         })?;
-        Ok((meta, (FIXED + len) as u64))
+        Ok(Head { meta, start: key_at + key.len() as u64, cipher })
     }
 
     /// Reads and checks a whole snapshot.
@@ -238,8 +326,8 @@ impl SnapshotStore {
         &self,
         snapshot: &SnapshotFile,
     ) -> Result<(SnapshotMeta, State), StorageError> {
-        let (meta, start) = self.read_header(snapshot)?;
-        let mut blocks = BlockReader::new(snapshot, start);
+        let Head { meta, start, cipher } = self.read_header(snapshot)?;
+        let mut blocks = BlockReader::new(snapshot, start, cipher.as_ref());
         let state = (|| {
             let unpacked = zstd::Decoder::new(&mut blocks)?;
             codec::decode_from(unpacked)
@@ -255,55 +343,24 @@ impl SnapshotStore {
 
     /// Checks every block of a snapshot without decoding it.
     pub(crate) fn verify(&self, snapshot: &SnapshotFile) -> Result<SnapshotMeta, StorageError> {
-        let (meta, start) = self.read_header(snapshot)?;
-        BlockReader::new(snapshot, start).check_all()?;
+        let Head { meta, start, cipher } = self.read_header(snapshot)?;
+        BlockReader::new(snapshot, start, cipher.as_ref()).check_all()?;
         Ok(meta)
     }
 
-    /// Starts receiving a snapshot.
+    /// The same snapshot as a file in the clear, for another manager or a backup: read-only, and
+    /// never on a disk.
+    pub(crate) fn plain(&self, snapshot: SnapshotFile) -> Result<SnapshotFile, StorageError> {
+        let Head { meta, start, cipher } = self.read_header(&snapshot)?;
+        let Some(cipher) = cipher else { return Ok(snapshot) };
+        let header = self.header(&snapshot.path, &meta, None)?;
+        plain::view(snapshot, header, start, cipher)
+    }
+
+    /// Starts receiving a snapshot in the clear.
     pub(crate) fn receive(&self) -> Result<Incoming, StorageError> {
         let path = self.unfinished_path();
         let file = self.0.disk.create(&path, 0).map_err(StorageError::io("make", &path))?;
-        Ok(Incoming { store: self.clone(), file: Some(SnapshotFile { path, file, len: 0 }) })
-    }
-}
-
-/// A snapshot being received; removed again unless it is finished.
-pub(crate) struct Incoming {
-    store: SnapshotStore,
-    file: Option<SnapshotFile>,
-}
-
-impl Incoming {
-    pub(crate) fn write(&mut self, chunk: &[u8]) -> Result<(), StorageError> {
-        if let Some(file) = &mut self.file {
-            file.file.write_at(chunk, file.len).map_err(StorageError::io("write", &file.path))?;
-            file.len += chunk.len() as u64;
-        }
-        Ok(())
-    }
-
-    pub(crate) fn len(&self) -> u64 {
-        self.file.as_ref().map_or(0, |file| file.len)
-    }
-
-    /// Checks what was received.
-    pub(crate) fn finish(mut self) -> Result<SnapshotFile, StorageError> {
-        if let Some(file) = &self.file {
-            self.store.verify(file)?;
-        }
-        self.file
-            .take()
-            .ok_or(StorageError::Stopped { reason: "a snapshot was finished twice".into() })
-    }
-}
-
-impl Drop for Incoming {
-    fn drop(&mut self) {
-        if let Some(file) = self.file.take()
-            && let Err(error) = self.store.0.disk.remove(&file.path)
-        {
-            tracing::warn!(path = %file.path.display(), %error, "cannot remove an unfinished snapshot");
-        }
+        Ok(Incoming::new(self.clone(), SnapshotFile { path, file, len: 0 }))
     }
 }

@@ -18,6 +18,7 @@ use super::raft_dir;
 use super::source::Source;
 use crate::clock::wall_ms;
 use crate::founding::ADMIN_CONTEXT;
+use crate::keys::KeyStore;
 use crate::raft::offline;
 
 const MAKING: &str = "recovering";
@@ -61,10 +62,14 @@ pub fn found(data_dir: &Path, source: &Source) -> anyhow::Result<()> {
     let Source { state, cluster_id, node_id, manager, begins, .. } = source;
     let cluster = state.cluster().context("there is no cluster in the state")?;
     let raft = raft_dir(&making);
+    // Locked again, where that is wished, once the manager runs and knows the state.
+    let keys = KeyStore::open(&making, None)?;
+    keys.keep()?;
+    let ring = Some(keys.ring());
     let voter = (*node_id, manager.address.as_str());
-    offline::found(&raft, *cluster_id, voter, state, *begins)
+    offline::found(&raft, *cluster_id, voter, state, *begins, ring.clone())
         .with_context(|| format!("cannot write {}", raft.display()))?;
-    let written = offline::read(&raft, *cluster_id, *node_id)?;
+    let written = offline::read(&raft, *cluster_id, *node_id, ring)?;
     if state_hash(&written.state)? != source.hash {
         bail!("what was written to {} does not read as the same state", raft.display());
     }
@@ -101,7 +106,7 @@ pub fn finish_swap(data_dir: &Path) -> anyhow::Result<bool> {
     for name in ["removed.json", "founding.json"] {
         set_aside(data_dir, name, stamp)?;
     }
-    for name in ["raft", "identity.json", ADMIN_CONTEXT, PENDING] {
+    for name in ["raft", "keys.json", "identity.json", ADMIN_CONTEXT, PENDING] {
         let (from, to) = (made.join(name), data_dir.join(name));
         if !from.exists() {
             continue;

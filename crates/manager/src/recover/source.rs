@@ -16,6 +16,7 @@ use crate::context::mint;
 use crate::raft::RaftNode;
 use crate::raft::disk::OsDisk;
 use crate::raft::offline::{self, Beginning};
+use crate::unlock;
 
 /// Terms and indexes of the new beginning are so far above the old ones: more than a group of old
 /// managers could reach by itself before it hears that it is out.
@@ -52,7 +53,9 @@ pub enum Kind {
 /// The folder of a manager that survived.
 pub fn from_data(cli: &Recover) -> anyhow::Result<Source> {
     let dir = &cli.data_dir;
-    let identity = Identity::load_any_age(dir)
+    let keys = unlock::open_with(dir, cli.unlock_key_file.as_deref())?;
+    let identity = keys
+        .load_identity()
         .with_context(|| format!("cannot use {}", Identity::path(dir).display()))?;
     if identity.role != Role::Manager {
         bail!("{} belongs to a {}, not to a manager", dir.display(), identity.role);
@@ -64,7 +67,7 @@ pub fn from_data(cli: &Recover) -> anyhow::Result<Source> {
     let cluster_id: ClusterId =
         identity.cluster_id.parse().context("the certificate names no cluster id")?;
     let own: NodeId = identity.node_id.parse().context("the certificate names no node id")?;
-    let contents = offline::read(&raft, cluster_id, own)
+    let contents = offline::read(&raft, cluster_id, own, Some(keys.ring()))
         .with_context(|| format!("cannot read {}", raft.display()))?;
     let state = contents.state;
     let cluster = state.cluster().with_context(|| {

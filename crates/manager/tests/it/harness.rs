@@ -41,16 +41,24 @@ impl Manager {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let address = format!("127.0.0.1:{port}");
         let data = dir.join(name);
-        let log = std::fs::File::create(dir.join(format!("{name}.log"))).unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_cluster-manager"))
-            .args(["--data-dir", data.to_str().unwrap(), "--listen", &address, "--name", name])
-            .args(args)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .unwrap();
+        let child = spawn(&data, &address, args);
         Self { address, data, child }
+    }
+
+    /// Starts it again on its folder and address, after it was killed or stopped.
+    pub fn start_again(&mut self, args: &[&str]) {
+        self.child = spawn(&self.data, &self.address, args);
+    }
+
+    /// Asks it to stop and waits until it has.
+    pub fn stop(&mut self) {
+        self.signal(Signal::SIGTERM);
+        self.child.wait().unwrap();
+    }
+
+    /// What it wrote to its log since it was started last.
+    pub fn told(&self) -> String {
+        std::fs::read_to_string(self.data.with_extension("log")).unwrap_or_default()
     }
 
     /// Stops the process in its tracks, or lets it go on.
@@ -62,6 +70,19 @@ impl Manager {
         let _ = self.child.kill();
         self.child.wait().unwrap();
     }
+}
+
+fn spawn(data: &Path, address: &str, args: &[&str]) -> Child {
+    let name = data.file_name().unwrap().to_str().unwrap();
+    let log = std::fs::File::create(data.with_extension("log")).unwrap();
+    Command::new(env!("CARGO_BIN_EXE_cluster-manager"))
+        .args(["--data-dir", data.to_str().unwrap(), "--listen", address, "--name", name])
+        .args(args)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(log)
+        .spawn()
+        .unwrap()
 }
 
 impl Drop for Manager {

@@ -6,7 +6,9 @@
 mod harness;
 
 mod api;
+mod certificates;
 mod leases;
+mod locks;
 mod logs;
 mod sessions;
 mod strangers;

@@ -34,7 +34,8 @@ impl Command {
             | Command::SetManagerToken(_)
             | Command::RecordStatus { .. }
             | Command::UpdateUpkeep { .. }
-            | Command::Recover { .. } => 1,
+            | Command::Recover { .. }
+            | Command::Secure(_) => 1,
             Command::Plan { changes, .. } => {
                 changes.iter().map(Change::set).max().unwrap_or(OLDEST_COMMANDS)
             }

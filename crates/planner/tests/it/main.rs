@@ -2,6 +2,7 @@
 
 mod bounds;
 mod canary;
+mod certs;
 mod cron;
 mod disconnect;
 mod drain;

@@ -101,7 +101,8 @@ impl Machine {
             Arc::new(BusyboxImages { layers: bench.image().layers, healthcheck: Mutex::default() });
         let bridge = Bridge::ensure(BridgeConfig::new(dir.path().join("netns"))).await.unwrap();
         let id = "00000000000w1";
-        let tls = TlsIdentity::new(manager.identity(id, DEFAULT_VALIDITY)).unwrap();
+        let tls = TlsIdentity::new(manager.identity_signed(id, Duration::ZERO, DEFAULT_VALIDITY))
+            .unwrap();
         let config = MeshConfig::new(id, "127.0.0.1:0".parse().unwrap());
         let mesh = Mesh::start(config, Arc::new(IdentityTls::new(&tls))).await.unwrap();
         let parts = Parts {

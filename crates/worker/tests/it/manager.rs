@@ -2,13 +2,13 @@
 
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use cluster_identity::{
-    Ca, DEFAULT_VALIDITY, Identity, JoinSecret, JoinToken, KeyAndCsr, PeerInfo, Protocol, Role,
-    Subject, TlsIdentity, TlsServer, now_unix, serve_tls,
+    Ca, DEFAULT_VALIDITY, Identity, JoinSecret, JoinToken, KeyAndCsr, Leaf, PeerInfo, Protocol,
+    Role, Subject, TlsIdentity, TlsServer, now_unix, serve_tls,
 };
 use cluster_pb::ca::v1 as ca;
 use cluster_pb::dispatcher::v1 as pb;
@@ -130,6 +130,10 @@ struct Shared {
     hears: AtomicBool,
     lines: Mutex<Vec<pb::LogLine>>,
     published: tokio::sync::Notify,
+    taken_back: AtomicUsize,
+    confirmed: Mutex<Vec<Vec<String>>>,
+    /// The CA that takes the place of `ca`, and what leads from it to that one.
+    next: Mutex<Option<(Ca, String)>>,
 }
 
 pub struct Manager {
@@ -153,6 +157,9 @@ impl Manager {
             hears: AtomicBool::new(true),
             lines: Mutex::default(),
             published: tokio::sync::Notify::new(),
+            taken_back: AtomicUsize::new(0),
+            confirmed: Mutex::default(),
+            next: Mutex::default(),
         });
         let incoming = serve_tls(listener, TlsServer::new(&tls, Protocol::Grpc));
         let service = Service(shared.clone());
@@ -176,8 +183,30 @@ impl Manager {
         JoinToken { role, ca_digest: self.shared.ca.digest(), secret }.to_string()
     }
 
-    pub fn identity(&self, node_id: &str, validity: Duration) -> Identity {
-        issue(&self.shared.ca, Role::Worker, node_id, validity)
+    /// One that was signed a while ago.
+    pub fn identity_signed(&self, node_id: &str, ago: Duration, validity: Duration) -> Identity {
+        let at = now_unix() - ago.as_secs();
+        issue_at(&self.shared.ca, Role::Worker, node_id, at, validity)
+    }
+
+    /// How often a node with an expired certificate was taken back, and with which CAs a node said
+    /// it trusts.
+    pub fn taken_back(&self) -> usize {
+        self.shared.taken_back.load(Ordering::SeqCst)
+    }
+
+    pub fn confirmed(&self) -> Vec<Vec<String>> {
+        self.shared.confirmed.lock().unwrap().clone()
+    }
+
+    /// What a worker is told of certificates when the CA is being replaced; both CAs count.
+    pub fn replace_ca(&self) -> pb::Trust {
+        let next = Ca::create(CLUSTER, now_unix()).unwrap();
+        let old = &self.shared.ca;
+        let cas = format!("{}{}", next.cert_pem(), old.cert_pem());
+        let cross = old.cross_sign(&next, now_unix()).unwrap();
+        *self.shared.next.lock().unwrap() = Some((next, format!("{cross}{}", old.cert_pem())));
+        pb::Trust { cas, cert_validity_s: 90 * 86_400, confirm: true, ..Default::default() }
     }
 
     /// The next session, after its hello.
@@ -228,9 +257,13 @@ impl Drop for Manager {
 }
 
 fn issue(ca: &Ca, role: Role, node_id: &str, validity: Duration) -> Identity {
+    issue_at(ca, role, node_id, now_unix(), validity)
+}
+
+fn issue_at(ca: &Ca, role: Role, node_id: &str, at: u64, validity: Duration) -> Identity {
     let key = KeyAndCsr::generate().unwrap();
     let subject = Subject { role, node_id: node_id.into(), cluster_id: CLUSTER.into() };
-    let chain = ca.sign(key.csr_pem.as_bytes(), &subject, now_unix(), validity).unwrap();
+    let chain = ca.sign(key.csr_pem.as_bytes(), &subject, at, validity).unwrap();
     Identity::new(chain, key.key_pem, ca.cert_pem().to_owned()).unwrap()
 }
 
@@ -329,12 +362,43 @@ impl ca::ca_server::Ca for Service {
         let subject =
             Subject { role: peer.role, node_id: peer.node_id, cluster_id: peer.cluster_id };
         let csr = request.into_inner().csr_der;
-        let chain = self
-            .0
-            .ca
-            .sign(&csr, &subject, now_unix(), DEFAULT_VALIDITY)
-            .map_err(|error| Status::internal(error.to_string()))?;
-        let ca = self.0.ca.cert_pem().to_owned();
-        Ok(Response::new(ca::RenewResponse { chain, ca }))
+        Ok(Response::new(self.sign(&csr, &subject)?))
+    }
+
+    async fn recover(
+        &self,
+        request: Request<ca::RecoverRequest>,
+    ) -> Result<Response<ca::RenewResponse>, Status> {
+        let shown = request.extensions().get::<PeerInfo>().and_then(|info| info.peer.clone());
+        assert!(shown.is_none(), "an expired certificate was shown");
+        let request = request.into_inner();
+        let message = [b"cluster recover", &request.csr_der[..]].concat();
+        let ours = self.0.ca.cert_pem();
+        let leaf = Leaf::verify(&request.certificate, ours, &message, &request.signature)
+            .map_err(|error| Status::unauthenticated(error.to_string()))?;
+        self.0.taken_back.fetch_add(1, Ordering::SeqCst);
+        Ok(Response::new(self.sign(&request.csr_der, &leaf.subject)?))
+    }
+
+    async fn confirm_trust(
+        &self,
+        request: Request<ca::ConfirmTrustRequest>,
+    ) -> Result<Response<ca::ConfirmTrustResponse>, Status> {
+        self.0.confirmed.lock().unwrap().push(request.into_inner().ca_digests);
+        Ok(Response::new(ca::ConfirmTrustResponse {}))
+    }
+}
+
+impl Service {
+    fn sign(&self, csr: &[u8], subject: &Subject) -> Result<ca::RenewResponse, Status> {
+        let failed = |error: cluster_identity::CaError| Status::internal(error.to_string());
+        let old = &self.0.ca;
+        if let Some((next, to_old)) = &*self.0.next.lock().unwrap() {
+            let chain = next.sign(csr, subject, now_unix(), DEFAULT_VALIDITY).map_err(failed)?;
+            let ca = format!("{}{}", next.cert_pem(), old.cert_pem());
+            return Ok(ca::RenewResponse { chain: format!("{chain}{to_old}"), ca });
+        }
+        let chain = old.sign(csr, subject, now_unix(), DEFAULT_VALIDITY).map_err(failed)?;
+        Ok(ca::RenewResponse { chain, ca: old.cert_pem().to_owned() })
     }
 }

@@ -2,7 +2,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use cluster_identity::net::Net;
-use cluster_identity::{Identity, Role};
+use cluster_identity::{Identity, Role, now_unix};
 use cluster_pb::dispatcher::v1 as pb;
 use cluster_pb::dispatcher::v1::manager_message::Item as Says;
 use cluster_pb::dispatcher::v1::worker_message::Item as Told;
@@ -376,7 +376,8 @@ async fn a_removed_node_stops_what_it_runs_and_ends() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_certificate_is_renewed_in_time_without_a_restart() {
     let mut manager = Manager::start().await;
-    let mut site = Site::with_certificate_for(&manager, Duration::from_secs(600));
+    let minute = Duration::from_secs(60);
+    let mut site = Site::with_certificate(&manager, minute * 9, minute * 10);
     let before = site.tls.leaf().not_after;
     let scope = site.start(&[manager.address()]).await;
     let (mut session, _) = manager.session().await;
@@ -391,5 +392,59 @@ async fn a_certificate_is_renewed_in_time_without_a_restart() {
     // The session that was open goes on.
     session.assign(10, true, vec![task(1, "running")]).await;
     session.recorded(&id(1), "running").await;
+    site.stop(scope).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_that_slept_past_its_certificate_comes_back_as_the_same_node() {
+    let mut manager = Manager::start().await;
+    let hour = Duration::from_secs(3600);
+    let mut site = Site::with_certificate(&manager, hour * 48, hour * 24);
+    assert!(site.tls.leaf().not_after < now_unix());
+    let scope = site.start(&[manager.address()]).await;
+    let (mut session, _) = manager.session().await;
+    session.assign(10, true, vec![task(1, "running")]).await;
+    session.recorded(&id(1), "running").await;
+    assert_eq!(manager.taken_back(), 1);
+    let kept = Identity::load(site.dir.path()).unwrap();
+    assert_eq!(kept.node_id, "00000000000w1");
+    site.stop(scope).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_ca_is_taken_and_confirmed_while_tasks_run_on() {
+    let mut manager = Manager::start().await;
+    let mut site = Site::new(&manager);
+    let scope = site.start(&[manager.address()]).await;
+    let (mut session, _) = manager.session().await;
+    session.assign(10, true, vec![task(1, "running")]).await;
+    session.recorded(&id(1), "running").await;
+    let before = site.tls.identity().ca_digests();
+    let told = manager.replace_ca();
+    session.say(Says::Trust(told.clone())).await;
+    let confirmed = async {
+        while manager.confirmed().is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(SOON, confirmed).await.unwrap();
+    let now = site.tls.identity();
+    assert_eq!(now.ca_pem, told.cas);
+    assert!(now.is_issued_by(&told.cas), "by the new one");
+    let digests: Vec<String> = now.ca_digests().iter().map(ToString::to_string).collect();
+    assert_eq!(manager.confirmed(), [digests]);
+    let kept = Identity::load(site.dir.path()).unwrap();
+    assert!(kept.knew_ca(site.dir.path(), &before[0]), "tokens of the old CA are known");
+    // A node that was removed is refused from then on.
+    let revoked = vec!["00000000000w7".to_owned()];
+    session.say(Says::Trust(pb::Trust { revoked, confirm: false, ..told })).await;
+    let denied = async {
+        while !site.tls.is_denied("00000000000w7") {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(SOON, denied).await.unwrap();
+    session.assign(11, true, vec![task(1, "running"), task(2, "running")]).await;
+    session.recorded(&id(2), "running").await;
     site.stop(scope).await;
 }

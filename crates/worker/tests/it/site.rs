@@ -62,11 +62,11 @@ pub async fn start(
 
 impl Site {
     pub fn new(manager: &Manager) -> Self {
-        Self::with_certificate_for(manager, DEFAULT_VALIDITY)
+        Self::with_certificate(manager, Duration::ZERO, DEFAULT_VALIDITY)
     }
 
-    /// Certificates are backdated an hour; one for less than that is nearly over.
-    pub fn with_certificate_for(manager: &Manager, validity: Duration) -> Self {
+    /// With a certificate that was signed a while ago, to live for `validity`.
+    pub fn with_certificate(manager: &Manager, ago: Duration, validity: Duration) -> Self {
         let runtime = Arc::new(SimulatedRuntime::new(Script::default()));
         let balancers = Arc::new(SimulatedBalancers::default());
         Self {
@@ -79,7 +79,7 @@ impl Site {
             ),
             runtime,
             balancers,
-            tls: TlsIdentity::new(manager.identity("00000000000w1", validity)).unwrap(),
+            tls: TlsIdentity::new(manager.identity_signed("00000000000w1", ago, validity)).unwrap(),
             boot: 0,
         }
     }

@@ -1,16 +1,19 @@
-//! `cluster update --strategy spread|bin-pack …`
+//! `cluster update --strategy spread|bin-pack --cert-validity 24h …`
+
+use std::time::Duration;
 
 use clap::ArgGroup;
-use cluster_pb::control::v1::{GetClusterRequest, UpdateClusterRequest};
+use cluster_pb::control::v1::{GetClusterRequest, UpdateClusterRequest, UpdateSecurityRequest};
 
 use crate::Invocation;
 use crate::commands::service::Strategy;
 use crate::error::Error;
-use crate::values::duration::or_off;
+use crate::values::duration::{duration, or_off};
 
 #[derive(Debug, clap::Args)]
-#[command(group(ArgGroup::new("setting").multiple(true).args([
-    "strategy", "replace_dead_managers_after", "snapshot_every", "snapshot_keep",
+#[command(group(ArgGroup::new("setting").required(true).multiple(true).args([
+    "strategy", "replace_dead_managers_after", "snapshot_every", "snapshot_keep", "cert_validity",
+    "rotate_data_keys",
 ])))]
 pub struct Args {
     /// Where new tasks go, unless their service says otherwise: spread: the emptiest nodes first;
@@ -29,6 +32,14 @@ pub struct Args {
     /// How many of these snapshots each manager keeps
     #[arg(long, value_name = "NUMBER")]
     snapshot_keep: Option<u32>,
+
+    /// How long certificates live, such as 24h or 90d; longer ones are replaced soon
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    cert_validity: Option<Duration>,
+
+    /// Every manager encrypts what it writes from now on with a new key of its own
+    #[arg(long)]
+    rotate_data_keys: bool,
 }
 
 pub async fn run(args: &Args, invocation: &mut Invocation) -> Result<(), Error> {
@@ -40,13 +51,19 @@ pub async fn run(args: &Args, invocation: &mut Invocation) -> Result<(), Error> 
         snapshot_every_ms: args.snapshot_every,
         snapshot_keep: args.snapshot_keep,
     };
-    if asked == UpdateClusterRequest::default() {
-        let error = Error::usage("no setting is given");
-        return Err(error.hint("`clusterctl cluster update --help` lists them"));
-    }
     let mut client = invocation.client()?;
     let cluster = client.get_cluster(GetClusterRequest::default()).await?;
-    let request = UpdateClusterRequest { version: cluster.object_version, ..asked };
-    client.update_cluster(request).await?;
+    if args.cert_validity.is_some() || args.rotate_data_keys {
+        let request = UpdateSecurityRequest {
+            cert_validity_s: args.cert_validity.map(|validity| validity.as_secs()),
+            rotate_data_keys: args.rotate_data_keys,
+            ..Default::default()
+        };
+        client.update_security(request).await?;
+    }
+    if asked != UpdateClusterRequest::default() {
+        let request = UpdateClusterRequest { version: cluster.object_version, ..asked };
+        client.update_cluster(request).await?;
+    }
     invocation.printer.data(&cluster.id)
 }

@@ -6,7 +6,10 @@ use tokio_stream::StreamExt;
 
 use super::{SOON, listen, soon, start, tls};
 use crate::testing::{ca, member};
-use crate::{ConnectError, Protocol, Role, TlsClient, TlsConn, TlsIdentity, TlsServer, serve_tls};
+use crate::{
+    Ca, ConnectError, Identity, Protocol, Role, TlsClient, TlsConn, TlsIdentity, TlsServer,
+    now_unix, serve_tls,
+};
 
 /// Echoes one byte on each connection, after saying `!`.
 async fn echo(identity: &TlsIdentity) -> (String, JoinHandle<()>) {
@@ -14,9 +17,8 @@ async fn echo(identity: &TlsIdentity) -> (String, JoinHandle<()>) {
     let mut incoming = serve_tls(listener, TlsServer::new(identity, Protocol::Mesh));
     let task = tokio::spawn(async move {
         while let Some(Ok(mut connection)) = incoming.next().await {
-            if exchange(&mut connection).await.is_err() {
-                return;
-            }
+            // A client that leaves early is no concern of the next one.
+            let _ = exchange(&mut connection).await;
         }
     });
     (address, task)
@@ -94,4 +96,62 @@ async fn the_wrong_port_of_the_right_cluster_is_named_so() {
     let grpc = start(&tls(member(&ca, Role::Worker, "w1"))).await;
     let error = TlsClient::mesh(&ours, "w1").dial(&grpc.address, SOON).await.err().unwrap();
     assert!(matches!(error, ConnectError::WrongProtocol { .. }), "{error:?}");
+}
+
+/// A member of the new CA as the managers make it while the CA is being replaced.
+fn reissued(old: &Ca, new: &Ca, node_id: &str) -> Identity {
+    let fresh = member(new, Role::Worker, node_id);
+    let cross = old.cross_sign(new, now_unix()).unwrap();
+    let chain = format!("{}{cross}{}", fresh.chain_pem, old.cert_pem());
+    let trusted = format!("{}{}", new.cert_pem(), old.cert_pem());
+    Identity::new(chain, fresh.key_pem, trusted).unwrap()
+}
+
+#[tokio::test]
+async fn while_the_ca_is_replaced_all_talk_to_all_and_then_the_old_one_counts_no_more() {
+    let (old, new) = (ca("clusterone"), ca("clusterone"));
+    let before = tls(member(&old, Role::Worker, "w1"));
+    let during = tls(reissued(&old, &new, "w2"));
+    let after = tls(member(&new, Role::Worker, "w3"));
+    let mut running = Vec::new();
+    for identity in [&before, &during, &after] {
+        running.push(echo(identity).await);
+    }
+    let dial = async |from: &TlsIdentity, to: usize| {
+        let node = ["w1", "w2", "w3"][to];
+        let client = TlsClient::mesh(from, node);
+        let stream = client.dial(&running[to].0, SOON).await.ok();
+        // TLS 1.3 tells a client that it was refused only with the first bytes.
+        match stream {
+            Some(mut stream) => soon(stream.read_u8()).await.is_ok(),
+            None => false,
+        }
+    };
+    assert!(dial(&before, 1).await, "the cross certificate leads to the old CA");
+    assert!(dial(&during, 0).await);
+    assert!(dial(&during, 2).await);
+    assert!(dial(&after, 1).await);
+    assert!(!dial(&after, 0).await, "the old CA counts no more");
+    assert!(!dial(&before, 2).await);
+}
+
+#[tokio::test]
+async fn a_removed_worker_is_neither_let_in_nor_believed() {
+    let ca = ca("clusterone");
+    let (one, two) = (tls(member(&ca, Role::Worker, "w1")), tls(member(&ca, Role::Worker, "w2")));
+    let (address, _task) = echo(&one).await;
+    let client = TlsClient::mesh(&two, "w1");
+    assert!(!talk(&address, &client).await);
+    one.deny(["w2".to_owned()].into());
+    // Also not with a ticket from before.
+    let refused = match client.dial(&address, SOON).await {
+        Ok(mut stream) => soon(stream.read_u8()).await.is_err(),
+        Err(_) => true,
+    };
+    assert!(refused);
+    one.deny(Default::default());
+    talk(&address, &client).await;
+    two.deny(["w1".to_owned()].into());
+    let error = client.dial(&address, SOON).await.map(|_| ()).unwrap_err();
+    assert!(matches!(error, ConnectError::PeerRemoved { .. }), "{error:?}");
 }

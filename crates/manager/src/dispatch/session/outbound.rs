@@ -35,6 +35,8 @@ pub(super) struct Outbound<'a> {
     sequence: u64,
     /// Managers' addresses as last told.
     managers: Vec<String>,
+    /// What was told of certificates last.
+    trust: Option<u64>,
     /// What the worker knows of its tasks.
     told: BTreeMap<TaskId, Told>,
     /// Specs the worker holds: those of tasks it knows.
@@ -60,6 +62,7 @@ impl<'a> Outbound<'a> {
             out,
             sequence: 0,
             managers: Vec::new(),
+            trust: None,
             told: BTreeMap::new(),
             specs: HashSet::new(),
         }
@@ -78,6 +81,7 @@ impl<'a> Outbound<'a> {
         withdrawn.mark_changed();
         self.welcome(&view.state).await?;
         self.managers(&view.state).await?;
+        self.trust(&view.state).await?;
         self.full_set(view).await?;
         self.endpoints(full_endpoints(&view.state)).await?;
         loop {
@@ -137,6 +141,24 @@ impl<'a> Outbound<'a> {
         self.send(Out::Managers(pb::Managers { addresses })).await
     }
 
+    /// Says what the worker must know of certificates, when that is news.
+    async fn trust(&mut self, state: &State) -> Result<(), Failure> {
+        let version = state.security().map_or(0, |security| security.trust_version);
+        if self.trust.is_some_and(|told| told >= version) {
+            return Ok(());
+        }
+        self.trust = Some(version);
+        let revoked = state.security().into_iter().flat_map(|security| security.revoked.keys());
+        let confirm = state.ca_missing().any(|id| id == self.who.node);
+        self.send(Out::Trust(pb::Trust {
+            confirm,
+            cas: state.trusted_cas(),
+            cert_validity_s: state.cert_validity_s(),
+            revoked: revoked.map(ToString::to_string).collect(),
+        }))
+        .await
+    }
+
     /// Something of this node or of the cluster changed: sends what is new.
     async fn changed(&mut self) -> Result<(), Failure> {
         // Taken first and looked at second: what changes in between is looked at twice.
@@ -144,6 +166,7 @@ impl<'a> Outbound<'a> {
         let view = self.context.raft.view();
         self.who.standing(&view.state)?;
         self.managers(&view.state).await?;
+        self.trust(&view.state).await?;
         let mut tasks = Vec::new();
         let mut removed = Vec::new();
         for id in dirty {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use cluster_model::cluster::{Cluster, Manager, Secret, Upkeep};
 use cluster_model::command::{Change, Command, NewTask, StatusReport, Steer};
 use cluster_model::node::{Availability, DrainPolicy, Generic, NodeDescription, NodeSpec};
+use cluster_model::security::{CaPhase, NewCa, Secure};
 use cluster_model::service::{JobOutcome, Rollout, RolloutKind, RolloutState};
 use cluster_model::spec::{
     Affinity, AffinityTarget, Amount, Check, ContainerSpec, Disconnect, FailureAction, Health,
@@ -22,7 +23,7 @@ const TASK: TaskId = TaskId(1000);
 const AT_MS: u64 = 1_700_000_000_000;
 
 /// Number of kinds that `kind` tells apart.
-pub(super) const KINDS: usize = 19;
+pub(super) const KINDS: usize = 20;
 
 /// A command's kind. A new one needs a number here and a sample below.
 pub(super) fn kind(command: &Command) -> usize {
@@ -46,6 +47,7 @@ pub(super) fn kind(command: &Command) -> usize {
         Command::UpdateCluster { .. } => 16,
         Command::UpdateUpkeep { .. } => 17,
         Command::Recover { .. } => 18,
+        Command::Secure(_) => 19,
     }
 }
 
@@ -117,11 +119,48 @@ pub(super) fn commands() -> Vec<(String, Command)> {
         let command = Command::SteerRollout { id: SERVICE, steer, at_ms: AT_MS };
         all.push((format!("steer-{steer:?}").to_lowercase(), command));
     }
+    for (name, secure) in secures() {
+        all.push((format!("secure-{name}"), Command::Secure(secure)));
+    }
     for change in changes() {
         let name = format!("plan-{}", change_name(&change));
         all.push((name, Command::Plan { at_ms: AT_MS, changes: vec![change] }));
     }
     all
+}
+
+/// One of each kind.
+fn secures() -> [(&'static str, Secure); 7] {
+    let secret = |text: &str| Secret::new(text.into());
+    let phase = CaPhase::Reissue;
+    [
+        ("set-cert-validity", Secure::SetCertValidity { seconds: 86_400 }),
+        ("set-unlock-key", Secure::SetUnlockKey { key: Some(secret("unlock")) }),
+        ("rotate-data-keys", Secure::RotateDataKeys),
+        (
+            "rotate-ca",
+            Secure::RotateCa(Box::new(NewCa {
+                replaces: "certificate".into(),
+                certificate: "new certificate".into(),
+                key: secret("new key"),
+                cross_certificate: "cross certificate".into(),
+                worker_token: secret("worker-three"),
+                manager_token: secret("manager-three"),
+                at_ms: AT_MS,
+            })),
+        ),
+        ("force-ca", Secure::ForceCa),
+        ("confirm-ca", Secure::ConfirmCa { node: NODE, started_at_ms: AT_MS, phase }),
+        (
+            "advance-ca",
+            Secure::AdvanceCa { started_at_ms: AT_MS, phase: CaPhase::Retire, at_ms: AT_MS },
+        ),
+    ]
+}
+
+fn secure(name: &str) -> Command {
+    let found = secures().into_iter().find(|(known, _)| *known == name);
+    Command::Secure(found.unwrap().1)
 }
 
 /// What the commands above make of an empty state, in an order in which each is accepted.
@@ -145,6 +184,13 @@ pub(super) fn state() -> State {
         report(TASK, Observed::Accepted, None),
         report(TASK, Observed::Running, None),
         report(TASK, Observed::Failed, Some(137)),
+        secure("set-cert-validity"),
+        secure("set-unlock-key"),
+        secure("rotate-data-keys"),
+        secure("rotate-ca"),
+        secure("force-ca"),
+        secure("confirm-ca"),
+        Command::RemoveNode { id: NodeId(12), force: true, at_ms: AT_MS },
     ];
     let mut state = State::default();
     for (index, command) in (1..).zip(&script) {

@@ -8,8 +8,13 @@
 //!
 //! A segment is zero-filled before it is used, so what a power loss leaves of an unfinished write
 //! is a mix of new sectors and zeros. Bad bytes that cannot have come about that way are damage.
+//!
+//! In an encrypted segment the body is sealed, bound to segment, offset and `durable`. Checksums are
+//! those of the sealed bytes: framing, and telling torn from damaged, need no key.
 
 use bytes::{BufMut, Bytes};
+
+use crate::raft::cipher::{FileCipher, OVERHEAD};
 
 /// Bytes of a record before its body.
 pub(crate) const HEADER: usize = 16;
@@ -67,20 +72,63 @@ pub(crate) enum Record {
     Seal,
 }
 
-/// Space that an entry of `payload` bytes takes.
+/// Space that an entry of `payload` bytes takes at most, encrypted or not.
 pub(crate) fn entry_size(payload: usize) -> usize {
-    HEADER + 18 + payload + 1
+    HEADER + 18 + payload + OVERHEAD + 1
 }
 
-/// Space that a seal takes; kept free in every segment.
-pub(crate) const SEAL_SIZE: usize = HEADER + 2;
+/// Space that a seal takes at most; kept free in every segment.
+pub(crate) const SEAL_SIZE: usize = HEADER + 2 + OVERHEAD;
+
+/// Where a record stands: sealed bytes are bound to it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Spot {
+    /// The segment's number, which also salts the header's checksum, so that bytes of one segment
+    /// never pass for those of another.
+    pub(crate) segment: u64,
+    /// Offset in the segment.
+    pub(crate) offset: u64,
+}
+
+impl Spot {
+    fn bound(self, durable: u32) -> [u8; 20] {
+        let mut bound = [0; 20];
+        bound[..8].copy_from_slice(&self.segment.to_le_bytes());
+        bound[8..16].copy_from_slice(&self.offset.to_le_bytes());
+        bound[16..].copy_from_slice(&durable.to_le_bytes());
+        bound
+    }
+}
 
 impl Record {
-    /// Appends the framed record; `salt` is the segment's number, so that bytes of one segment
-    /// never pass for those of another.
-    pub(crate) fn encode(&self, durable: u32, salt: u64, out: &mut Vec<u8>) {
+    /// Appends the framed record, sealed if there is a key.
+    pub(crate) fn encode(
+        &self,
+        durable: u32,
+        spot: Spot,
+        cipher: Option<&FileCipher>,
+        out: &mut Vec<u8>,
+    ) {
         let start = out.len();
         out.extend_from_slice(&[0; HEADER]);
+        match cipher {
+            Some(cipher) => cipher.seal(&spot.bound(durable), out, |out| self.put_body(out)),
+            None => self.put_body(out),
+        }
+        let body = &out[start + HEADER..];
+        // A body is bounded by the proposal limit, far below 4 GiB.
+        let len = u32::try_from(body.len()).unwrap_or(u32::MAX);
+        let body_sum = crc32fast::hash(body);
+        let header = &mut out[start..start + HEADER];
+        header[0..4].copy_from_slice(&len.to_le_bytes());
+        header[4..8].copy_from_slice(&durable.to_le_bytes());
+        header[8..12].copy_from_slice(&body_sum.to_le_bytes());
+        let sum = header_sum(&header[..12], spot.segment);
+        header[12..16].copy_from_slice(&sum.to_le_bytes());
+        out.put_u8(TRAILER);
+    }
+
+    fn put_body(&self, out: &mut Vec<u8>) {
         match self {
             Self::Entry(entry) => {
                 out.put_u8(1);
@@ -112,17 +160,6 @@ impl Record {
             }
             Self::Seal => out.put_u8(6),
         }
-        let body = &out[start + HEADER..];
-        // A body is bounded by the proposal limit, far below 4 GiB.
-        let len = u32::try_from(body.len()).unwrap_or(u32::MAX);
-        let body_sum = crc32fast::hash(body);
-        let header = &mut out[start..start + HEADER];
-        header[0..4].copy_from_slice(&len.to_le_bytes());
-        header[4..8].copy_from_slice(&durable.to_le_bytes());
-        header[8..12].copy_from_slice(&body_sum.to_le_bytes());
-        let sum = header_sum(&header[..12], salt);
-        header[12..16].copy_from_slice(&sum.to_le_bytes());
-        out.put_u8(TRAILER);
     }
 
     fn decode(body: &[u8]) -> Option<Self> {
@@ -198,8 +235,8 @@ fn header(bytes: &[u8], at: usize, salt: u64) -> Option<Header> {
     })
 }
 
-/// Reads the record that starts at `at`: the record and where the next one starts.
-pub(crate) fn read(bytes: &[u8], at: usize, salt: u64) -> Result<(Record, usize), &'static str> {
+/// A record whose checksums are right: its body, its `durable`, and where the next one starts.
+fn frame(bytes: &[u8], at: usize, salt: u64) -> Result<(&[u8], u32, usize), &'static str> {
     let head = header(bytes, at, salt).ok_or("the record's header does not check")?;
     let start = at + HEADER;
     let body =
@@ -207,8 +244,35 @@ pub(crate) fn read(bytes: &[u8], at: usize, salt: u64) -> Result<(Record, usize)
     if bytes.get(start + head.len) != Some(&TRAILER) || crc32fast::hash(body) != head.body_sum {
         return Err("the record's checksum does not match");
     }
-    let record = Record::decode(body).ok_or("the record's kind is unknown to this version")?;
-    Ok((record, start + head.len + 1))
+    let durable = u32::try_from(head.durable).unwrap_or(u32::MAX);
+    Ok((body, durable, start + head.len + 1))
+}
+
+/// The record in a body.
+fn open(
+    body: &[u8],
+    durable: u32,
+    spot: Spot,
+    cipher: Option<&FileCipher>,
+) -> Result<Record, &'static str> {
+    let decoded = match cipher {
+        Some(cipher) => {
+            let opened = cipher.unseal(&spot.bound(durable), body);
+            Record::decode(&opened.ok_or("the record is not what was encrypted here")?)
+        }
+        None => Record::decode(body),
+    };
+    decoded.ok_or("the record's kind is unknown to this version")
+}
+
+/// Reads the record that `bytes` start with and that stands at `spot`.
+pub(crate) fn read(
+    bytes: &[u8],
+    spot: Spot,
+    cipher: Option<&FileCipher>,
+) -> Result<(Record, usize), &'static str> {
+    let (body, durable, next) = frame(bytes, 0, spot.segment)?;
+    Ok((open(body, durable, spot, cipher)?, next))
 }
 
 /// How the readable part of a segment ends.
@@ -229,17 +293,24 @@ pub(crate) fn scan(
     bytes: &[u8],
     from: usize,
     salt: u64,
+    cipher: Option<&FileCipher>,
     mut each: impl FnMut(usize, Record),
 ) -> Stop {
     let mut at = from;
     loop {
-        match read(bytes, at, salt) {
-            Ok((Record::Seal, _)) => return Stop::Sealed,
-            Ok((record, next)) => {
+        let (body, durable, next) = match frame(bytes, at, salt) {
+            Ok(framed) => framed,
+            Err(what) => return judge(bytes, at, salt, what),
+        };
+        let spot = Spot { segment: salt, offset: at as u64 };
+        match open(body, durable, spot, cipher) {
+            Ok(Record::Seal) => return Stop::Sealed,
+            Ok(record) => {
                 each(at, record);
                 at = next;
             }
-            Err(what) => return judge(bytes, at, salt, what),
+            // The checksums are right, so this was written to its end.
+            Err(what) => return Stop::Damaged { at, what },
         }
     }
 }
@@ -289,6 +360,6 @@ fn lost_sector(bytes: &[u8], span: std::ops::Range<usize>) -> bool {
 fn durable_after(bytes: &[u8], at: usize, dirty: usize, salt: u64) -> bool {
     (at + 1..dirty).any(|start| {
         header(bytes, start, salt).is_some_and(|head| head.durable > at)
-            && read(bytes, start, salt).is_ok()
+            && frame(bytes, start, salt).is_ok()
     })
 }

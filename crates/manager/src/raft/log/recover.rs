@@ -26,10 +26,14 @@ pub(super) fn recover(folder: &Folder, index: &mut Index) -> Result<Active, Stor
             return Err(StorageError::Missing { path: segment::path_of(dir, expected) });
         }
         let mut records = Vec::new();
-        let (segment, checkpoint, stop) =
-            Segment::load(disk, dir, folder.owner, number, &mut |at, record| {
-                records.push((at, record))
-            })?;
+        let (segment, checkpoint, stop) = Segment::load(
+            disk,
+            dir,
+            folder.owner,
+            number,
+            folder.keys.as_ref(),
+            &mut |at, record| records.push((at, record)),
+        )?;
         if number == first {
             index.checkpoint = checkpoint;
         }

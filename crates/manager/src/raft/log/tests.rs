@@ -1,3 +1,5 @@
+mod sealed;
+
 use std::path::Path;
 use std::sync::mpsc;
 
@@ -298,11 +300,11 @@ fn other_folders_are_refused_by_name() {
     let path = segment::path_of(dir(), 1);
     let newer = disk.after_power_loss(Loss::All);
     newer.tamper(&path, |bytes| {
-        bytes[12] = 2;
+        bytes[12] = 3;
         let sum = crc32fast::hash(&bytes[12..512]);
         bytes[8..12].copy_from_slice(&sum.to_le_bytes());
     });
-    assert!(matches!(open(&newer).map(|_| ()), Err(StorageError::NewerVersion { found: 2, .. })));
+    assert!(matches!(open(&newer).map(|_| ()), Err(StorageError::NewerVersion { found: 3, .. })));
 
     let cut = disk.after_power_loss(Loss::All);
     cut.tamper(&path, |bytes| bytes.truncate(2000));

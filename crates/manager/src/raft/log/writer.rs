@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 
 use cluster_mutants::{Mutant, is};
 
-use super::record::{LogEntry, Position, Record, SEAL_SIZE, entry_size};
+use super::record::{LogEntry, Position, Record, SEAL_SIZE, Spot, entry_size};
 use super::segment::{self, Segment};
 use super::{Done, Folder, Shared};
 use crate::raft::error::StorageError;
@@ -17,7 +17,7 @@ use crate::raft::error::StorageError;
 const BATCH_BYTES: usize = 4 << 20;
 const BATCH_OPS: usize = 4096;
 /// Upper bound of a framed record that is not an entry.
-const SMALL_RECORD: usize = 64;
+const SMALL_RECORD: usize = 64 + super::record::SEAL_SIZE;
 
 /// A request to the writer.
 pub(super) enum Op {
@@ -212,13 +212,27 @@ impl Writer {
     /// Adds a record to the buffer, in a new segment if this one is full; returns its offset.
     fn put(&mut self, record: &Record, size: usize) -> Result<u64, StorageError> {
         let needed = (size + SEAL_SIZE) as u64;
-        if self.active.end + self.buffer.len() as u64 + needed > self.active.segment.capacity {
+        let full = self.active.end + self.buffer.len() as u64 + needed;
+        if full > self.active.segment.capacity || self.has_old_key() {
             self.rotate(needed)?;
         }
-        let offset = self.active.end + self.buffer.len() as u64;
-        let durable = u32::try_from(self.active.durable).unwrap_or(u32::MAX);
-        record.encode(durable, self.active.segment.number, &mut self.buffer);
-        Ok(offset)
+        Ok(self.encode(record))
+    }
+
+    /// Whether the segment is in the clear or of an older data key, and new ones are not.
+    fn has_old_key(&self) -> bool {
+        let used = self.active.segment.cipher.as_ref().map(|cipher| cipher.key_id());
+        self.folder.keys.as_ref().is_some_and(|keys| used != Some(keys.current().id()))
+    }
+
+    /// Adds a record to the buffer; returns its offset.
+    fn encode(&mut self, record: &Record) -> u64 {
+        let Active { segment, end, durable } = &self.active;
+        let offset = *end + self.buffer.len() as u64;
+        let durable = u32::try_from(*durable).unwrap_or(u32::MAX);
+        let spot = Spot { segment: segment.number, offset };
+        record.encode(durable, spot, segment.cipher.as_deref(), &mut self.buffer);
+        offset
     }
 
     /// As `put`, and the batch is not done before a sync. Noted afterwards: a new segment syncs
@@ -265,8 +279,7 @@ impl Writer {
 
     /// Seals the segment and starts the next.
     fn rotate(&mut self, needed: u64) -> Result<(), StorageError> {
-        let durable = u32::try_from(self.active.durable).unwrap_or(u32::MAX);
-        Record::Seal.encode(durable, self.active.segment.number, &mut self.buffer);
+        self.encode(&Record::Seal);
         self.sync()?;
         let number = self.active.segment.number + 1;
         let checkpoint = self.shared.index().checkpoint;

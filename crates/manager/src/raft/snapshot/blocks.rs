@@ -1,20 +1,22 @@
 //! The body of a snapshot file: blocks of `length | checksum | bytes`, closed by an empty one.
 //!
-//! The checksum covers the block's number too, so that blocks cannot change places.
+//! The checksum covers the block's number too, so that blocks cannot change places. In an encrypted
+//! file the bytes of each block are sealed, the empty one's too, so that the end cannot be forged.
 
 use std::io::{self, Read, Write};
 use std::sync::Arc;
 
 use super::SnapshotFile;
+use crate::raft::cipher::{FileCipher, TAG};
 use crate::raft::disk::DiskFile;
 use crate::raft::error::StorageError;
 use crate::raft::log::record::u32_at;
 
 /// Payload of a block.
-const BLOCK: usize = 256 * 1024;
-const HEAD: usize = 8;
+pub(super) const BLOCK: usize = 256 * 1024;
+pub(super) const HEAD: usize = 8;
 
-fn checksum(number: u64, bytes: &[u8]) -> u32 {
+pub(super) fn checksum(number: u64, bytes: &[u8]) -> u32 {
     let mut sum = crc32fast::Hasher::new();
     sum.update(&number.to_le_bytes());
     sum.update(bytes);
@@ -27,14 +29,18 @@ pub(super) struct BlockWriter {
     number: u64,
     /// Head and payload of the block being filled.
     block: Vec<u8>,
+    cipher: Option<FileCipher>,
 }
 
 impl BlockWriter {
-    pub(super) fn new(file: Arc<dyn DiskFile>, at: u64) -> Self {
-        Self { file, at, number: 0, block: vec![0; HEAD] }
+    pub(super) fn new(file: Arc<dyn DiskFile>, at: u64, cipher: Option<FileCipher>) -> Self {
+        Self { file, at, number: 0, block: vec![0; HEAD], cipher }
     }
 
     fn end_block(&mut self) -> io::Result<()> {
+        if let Some(cipher) = &self.cipher {
+            cipher.seal_block(self.number, &mut self.block, HEAD);
+        }
         let payload = &self.block[HEAD..];
         let len = u32::try_from(payload.len()).map_err(io::Error::other)?;
         let sum = checksum(self.number, payload);
@@ -81,11 +87,13 @@ pub(super) struct BlockReader<'a> {
     used: usize,
     ended: bool,
     error: Option<StorageError>,
+    cipher: Option<&'a FileCipher>,
 }
 
 impl<'a> BlockReader<'a> {
-    pub(super) fn new(snapshot: &'a SnapshotFile, at: u64) -> Self {
-        Self { snapshot, at, number: 0, block: Vec::new(), used: 0, ended: false, error: None }
+    pub(super) fn new(snapshot: &'a SnapshotFile, at: u64, cipher: Option<&'a FileCipher>) -> Self {
+        let block = Vec::new();
+        Self { snapshot, at, number: 0, block, used: 0, ended: false, error: None, cipher }
     }
 
     /// Reads the next block; an empty one ends the body.
@@ -102,7 +110,7 @@ impl<'a> BlockReader<'a> {
         }
         file.read_at(&mut head, self.at).map_err(StorageError::io("read", path))?;
         let size = u32_at(&head, 0).unwrap_or_default() as usize;
-        if size > BLOCK {
+        if size > BLOCK + self.cipher.map_or(0, |_| TAG) {
             return Err(StorageError::damaged(path, self.at, "a block is longer than blocks are"));
         }
         if self.at + (HEAD + size) as u64 > *len {
@@ -118,10 +126,15 @@ impl<'a> BlockReader<'a> {
                 "the block's checksum does not match",
             ));
         }
+        if let Some(cipher) = self.cipher {
+            let foreign =
+                || StorageError::damaged(path, self.at, "the block is not what was encrypted here");
+            cipher.unseal_block(self.number, &mut self.block).ok_or_else(foreign)?;
+        }
         self.at += (HEAD + size) as u64;
         self.number += 1;
         self.used = 0;
-        self.ended = size == 0;
+        self.ended = self.block.is_empty();
         Ok(())
     }
 

@@ -100,6 +100,7 @@ pub struct Known {
     pub withdrawn: u64,
     pub reported: u64,
     pub log_requests: Vec<pb::LogRequest>,
+    pub trust: Option<pb::Trust>,
 }
 
 impl Known {
@@ -130,6 +131,7 @@ impl Known {
                 self.withdrawn = withdrawn.version;
             }
             Heard::Heard(_) => {}
+            Heard::Trust(trust) => self.trust = Some(trust),
             Heard::Reported(reported) => self.reported = reported.sequence,
             Heard::LogRequest(request) => self.log_requests.push(request),
         }
