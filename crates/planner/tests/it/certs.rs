@@ -28,6 +28,7 @@ fn world(workers: u64) -> State {
         lease_ms: 3000,
         managers: BTreeMap::from([(MANAGER, manager)]),
         strategy: Default::default(),
+        upkeep: Default::default(),
     }))];
     for id in (100..100 + workers).map(NodeId) {
         commands.push(Command::RegisterNode { id, name: format!("n{}", id.0), at_ms: 1 });

@@ -11,7 +11,7 @@ use crate::error::Error;
 use crate::values::duration::{duration, or_off};
 
 #[derive(Debug, clap::Args)]
-#[command(group(ArgGroup::new("setting").required(true).multiple(true).args([
+#[command(group(ArgGroup::new("setting").multiple(true).args([
     "strategy", "replace_dead_managers_after", "snapshot_every", "snapshot_keep", "cert_validity",
     "rotate_data_keys",
 ])))]
@@ -51,9 +51,14 @@ pub async fn run(args: &Args, invocation: &mut Invocation) -> Result<(), Error> 
         snapshot_every_ms: args.snapshot_every,
         snapshot_keep: args.snapshot_keep,
     };
+    let secures = args.cert_validity.is_some() || args.rotate_data_keys;
+    if asked == UpdateClusterRequest::default() && !secures {
+        let error = Error::usage("no setting is given");
+        return Err(error.hint("`clusterctl cluster update --help` lists them"));
+    }
     let mut client = invocation.client()?;
     let cluster = client.get_cluster(GetClusterRequest::default()).await?;
-    if args.cert_validity.is_some() || args.rotate_data_keys {
+    if secures {
         let request = UpdateSecurityRequest {
             cert_validity_s: args.cert_validity.map(|validity| validity.as_secs()),
             rotate_data_keys: args.rotate_data_keys,
