@@ -4,7 +4,8 @@
 //! election for ever, or, with others like it, serve a past that the cluster has left. It asks the
 //! other managers at its start, often while it is out of touch, and now and then anyway. It ends
 //! only on the word of a group with a leader whose term is not behind its own: after a recovery
-//! that is the recovered group, whose terms are far ahead.
+//! that is the recovered group, whose terms are far ahead. A manager that refuses its certificate
+//! because it was removed is believed, too.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,6 +14,8 @@ use anyhow::{Context as _, bail};
 use cluster_daemon::fsx;
 use cluster_pb::peer::v1::StandingRequest;
 use cluster_pb::peer::v1::peer_client::PeerClient;
+use cluster_wire::Code;
+use cluster_wire::error::code_of;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::wall_ms;
@@ -130,6 +133,8 @@ async fn ask(context: &Context, address: &str, term: u64) -> bool {
             let answer = answer.into_inner();
             !answer.member && answer.term >= term
         }
-        _ => false,
+        // The certificate of a removed manager is refused whatever it asks.
+        Ok(Err(status)) => code_of(&status) == Some(Code::Removed),
+        Err(_) => false,
     }
 }
