@@ -171,6 +171,10 @@ impl Identity {
 
     fn store_with(&self, dir: &Path, key: String, sealed: Option<String>) -> Result<(), Error> {
         let path = Self::path(dir);
+        // Those that are trusted now follow from `ca`.
+        let now: Vec<String> = self.ca_digests().iter().map(ToString::to_string).collect();
+        let mut former_cas = self.former_cas(&path);
+        former_cas.retain(|digest| !now.contains(digest));
         let stored = Stored {
             version: VERSION,
             cluster_id: self.cluster_id.clone(),
@@ -180,7 +184,7 @@ impl Identity {
             certificate: self.chain_pem.clone(),
             key,
             sealed_key: sealed,
-            former_cas: self.former_cas(&path),
+            former_cas,
         };
         let text = serde_json::to_vec_pretty(&stored)
             .map_err(|source| Error::Encode { node_id: self.node_id.clone(), source })?;

@@ -31,9 +31,16 @@ pub struct Args {
 
 impl Args {
     /// As many as a test run can afford.
-    pub fn for_tests() -> Self {
+    fn for_tests() -> Self {
         Self { seeds: 1000, seed: 1, seconds: None, trace_hash: false, story: false, mutants: None }
     }
+}
+
+/// What a test run does: the tests of the simulation itself, then many seeds.
+pub fn test() -> Result<()> {
+    let mut tests = cargo::cargo(["test", "--release", "-p", "cluster-sim", "--tests"]);
+    cargo::run(&mut tests)?;
+    run(&Args::for_tests())
 }
 
 pub fn run(args: &Args) -> Result<()> {

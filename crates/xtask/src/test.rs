@@ -38,7 +38,7 @@ pub fn run(args: &Args) -> Result<()> {
     phases.run("image", || image::build().map(|_| ()))?;
     phases.run("tests", || tests(args))?;
     if args.filters.is_empty() {
-        phases.run("simulation", || sim::run(&sim::Args::for_tests()))?;
+        phases.run("simulation", sim::test)?;
     }
     println!("test: everything passed; {}", phases.summary());
     Ok(())

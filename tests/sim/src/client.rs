@@ -12,6 +12,7 @@ use cluster_pb::control::v1::control_client::ControlClient;
 use cluster_pb::types::v1 as types;
 use cluster_wire::Code;
 use cluster_wire::error::code_of;
+use futures::future::BoxFuture;
 use tonic::Status;
 use tonic::transport::Channel;
 
@@ -352,13 +353,16 @@ pub async fn activate_all(access: Access) -> anyhow::Result<()> {
     }
 }
 
-async fn within<T>(
-    call: impl Future<Output = Result<tonic::Response<T>, Status>>,
-) -> Result<tonic::Response<T>, Option<Status>> {
-    match tokio::time::timeout(PATIENCE, call).await {
-        Ok(answer) => answer.map_err(Some),
-        Err(_) => Err(None),
-    }
+/// On the heap: clients' futures are large.
+fn within<'a, T: 'a>(
+    call: impl Future<Output = Result<tonic::Response<T>, Status>> + Send + 'a,
+) -> BoxFuture<'a, Result<tonic::Response<T>, Option<Status>>> {
+    Box::pin(async move {
+        match tokio::time::timeout(PATIENCE, call).await {
+            Ok(answer) => answer.map_err(Some),
+            Err(_) => Err(None),
+        }
+    })
 }
 
 fn outcome<T>(answer: Result<tonic::Response<T>, Option<Status>>) -> Result<T, Option<Status>> {

@@ -186,7 +186,8 @@ impl Plague {
         self.rng.below(1..2 * self.pause_ms)
     }
 
-    pub fn next(&mut self) -> Fault {
+    /// What goes wrong next.
+    pub fn strike(&mut self) -> Fault {
         let kind = *self.rng.pick(&self.allowed.clone());
         let hosts = self.managers + self.workers;
         let rng = &mut self.rng;

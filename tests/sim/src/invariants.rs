@@ -6,6 +6,7 @@
 mod agreement;
 mod capacity;
 mod durability;
+mod fences;
 mod forward;
 mod leadership;
 mod reads;
@@ -14,6 +15,8 @@ mod watches;
 
 use cluster_manager::raft::{Leadership, View};
 use cluster_model::NodeId;
+
+use cluster_worker::assignments::Stamp;
 
 use crate::client::Call;
 
@@ -29,6 +32,8 @@ pub struct Seen {
 pub struct Look<'a> {
     /// Running managers whose view or leadership changed since the last look.
     pub managers: &'a [Seen],
+    /// Assignments that workers have written down, by worker.
+    pub workers: &'a [(usize, Stamp)],
     /// Requests that ended since the last look.
     pub calls: &'a [Call],
 }
@@ -49,6 +54,7 @@ pub struct Invariants {
     forward: forward::Forward,
     durability: durability::Durability,
     reads: reads::Reads,
+    fences: fences::Fences,
 }
 
 impl Invariants {
@@ -57,6 +63,7 @@ impl Invariants {
         self.leadership.check(look)?;
         self.agreement.check(look)?;
         self.forward.check(look)?;
+        self.fences.check(look)?;
         slots::check(look)?;
         capacity::check(look)?;
         self.reads.check(look)?;

@@ -40,6 +40,9 @@ struct Cli {
     /// The programs have this deliberate bug: the first run that finds it ends the search
     #[arg(long, value_name = "NAME", value_parser = mutant)]
     mutant: Option<Mutant>,
+    /// Run the seed in this process and print its report as JSON
+    #[arg(long, hide = true)]
+    one: bool,
     /// Print the names of the deliberate bugs and end
     #[arg(long)]
     list_mutants: bool,
@@ -69,7 +72,16 @@ fn main() -> ExitCode {
         Mutant::ALL.iter().for_each(|mutant| println!("{}", mutant.name()));
         return ExitCode::SUCCESS;
     }
-    // Panics of simulated programs are told in the report, not on the terminal.
+    if cli.one {
+        return one(&cli);
+    }
+    let program = match std::env::current_exe() {
+        Ok(program) => program,
+        Err(error) => {
+            println!("cannot find this program: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
     let mut total = Total::default();
     let begun = Instant::now();
     let mut hash = 0;
@@ -79,13 +91,11 @@ fn main() -> ExitCode {
             break;
         }
         let seed = cli.seed + count * cli.step;
-        let options = Options {
-            keep_trace: cli.trace,
-            calm: cli.calm,
-            mutant: cli.mutant,
-            ..Options::seed(seed)
+        let options = options(&cli, seed);
+        let report = match sim::run_apart(&program, options) {
+            Ok(report) => report,
+            Err(error) => sim::failed(seed, &error),
         };
-        let report = sim::run(options);
         hash = report.hash;
         total.add(&report);
         show(&cli, &report);
@@ -98,6 +108,23 @@ fn main() -> ExitCode {
         println!("{hash:016x}");
     }
     if total.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn options(cli: &Cli, seed: u64) -> Options {
+    let (keep_trace, calm, mutant) = (cli.trace, cli.calm, cli.mutant);
+    Options { keep_trace, calm, mutant, ..Options::seed(seed) }
+}
+
+/// Runs the seed here and prints the report for whoever started this process.
+fn one(cli: &Cli) -> ExitCode {
+    let options = options(cli, cli.seed);
+    match serde_json::to_string(&sim::run(options)) {
+        Ok(text) => {
+            println!("{text}");
+            ExitCode::SUCCESS
+        }
+        Err(_) => ExitCode::FAILURE,
+    }
 }
 
 fn show(cli: &Cli, report: &Report) {
@@ -121,8 +148,8 @@ struct Total {
     runs: u64,
     simulated: Duration,
     failed: Vec<u64>,
-    faults: BTreeMap<&'static str, u64>,
-    states: BTreeMap<&'static str, u64>,
+    faults: BTreeMap<String, u64>,
+    states: BTreeMap<String, u64>,
 }
 
 impl Total {
@@ -133,10 +160,10 @@ impl Total {
             self.failed.push(report.seed);
         }
         for (kind, count) in &report.faults {
-            *self.faults.entry(kind).or_default() += count;
+            *self.faults.entry(kind.clone()).or_default() += count;
         }
         for (state, count) in &report.states {
-            *self.states.entry(state).or_default() += count;
+            *self.states.entry(state.clone()).or_default() += count;
         }
     }
 
@@ -145,7 +172,7 @@ impl Total {
         println!("{} runs, {simulated:.0} s simulated in {real:.0} s", self.runs);
         let faults: Vec<String> = KINDS
             .iter()
-            .map(|kind| format!("{kind} {}", self.faults.get(kind).copied().unwrap_or(0)))
+            .map(|kind| format!("{kind} {}", self.faults.get(*kind).copied().unwrap_or(0)))
             .collect();
         println!("faults: {}", faults.join(", "));
         let states: Vec<String> =

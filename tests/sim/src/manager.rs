@@ -39,10 +39,12 @@ pub struct ManagerHost {
 
 impl ManagerHost {
     pub fn new(number: usize, wires: &Wires, dir: PathBuf) -> Self {
+        let disk = SimDisk::default();
+        disk.forget_after_failed_syncs();
         Self {
             number,
             host: Host::default(),
-            disk: SimDisk::default(),
+            disk,
             dir,
             net: Net::over(wires.of(number)),
             shown: Arc::default(),

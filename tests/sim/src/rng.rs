@@ -14,10 +14,10 @@ impl Rng {
 
     /// Another stream that goes its own way.
     pub fn split(&mut self) -> Self {
-        Self(self.next())
+        Self(self.number())
     }
 
-    pub fn next(&mut self) -> u64 {
+    pub fn number(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -26,12 +26,12 @@ impl Rng {
 
     /// A number of the range, which must not be empty.
     pub fn below(&mut self, range: Range<u64>) -> u64 {
-        range.start + self.next() % (range.end - range.start)
+        range.start + self.number() % (range.end - range.start)
     }
 
     /// An index of a list of `count`, which must not be empty.
     pub fn index(&mut self, count: usize) -> usize {
-        usize::try_from(self.next() % count.max(1) as u64).unwrap_or(0)
+        usize::try_from(self.number() % count.max(1) as u64).unwrap_or(0)
     }
 
     pub fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
@@ -40,6 +40,6 @@ impl Rng {
 
     /// True `percent` times out of a hundred.
     pub fn chance(&mut self, percent: u64) -> bool {
-        self.next() % 100 < percent
+        self.number() % 100 < percent
     }
 }

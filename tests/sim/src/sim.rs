@@ -9,11 +9,13 @@ mod strike;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, bail, ensure};
 use cluster_identity::Context as ContextFile;
 use cluster_identity::net::Net;
 use cluster_mutants::Mutant;
+use serde::{Deserialize, Serialize};
 
 use crate::client::{Access, History, activate_all, user};
 use crate::faults::Plague;
@@ -30,6 +32,8 @@ use strike::Healing;
 /// How far all machines get before anything passes between them.
 const TICK: u64 = 2 * MILLI;
 const SECOND: u64 = 1_000 * MILLI;
+/// How often it is looked what workers have written down.
+const WRITTEN: u64 = 10 * MILLI;
 /// A cluster without faults comes up within this.
 const SETUP: u64 = 40 * SECOND;
 /// After the last fault healed, what is desired runs within this.
@@ -60,7 +64,7 @@ impl Options {
 }
 
 /// What came of a run.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Report {
     pub seed: u64,
     /// Fingerprint of everything that happened.
@@ -71,11 +75,30 @@ pub struct Report {
     pub story: Vec<String>,
     pub trace: Vec<String>,
     /// How often each kind of fault struck.
-    pub faults: BTreeMap<&'static str, u64>,
+    pub faults: BTreeMap<String, u64>,
     /// How often interesting states were reached.
-    pub states: BTreeMap<&'static str, u64>,
+    pub states: BTreeMap<String, u64>,
     /// Nanoseconds of simulated time.
     pub simulated: u64,
+}
+
+/// Runs one simulation in a process of its own, which `program` (this crate's) becomes. Libraries
+/// keep counters for their process; a run must not depend on those before it.
+pub fn run_apart(program: &Path, options: Options) -> anyhow::Result<Report> {
+    let mut command = Command::new(program);
+    command.args(["--one", "--seed", &options.seed.to_string()]);
+    if options.calm {
+        command.arg("--calm");
+    }
+    if options.keep_trace {
+        command.arg("--trace");
+    }
+    if let Some(mutant) = options.mutant {
+        command.args(["--mutant", mutant.name()]);
+    }
+    let ran = command.stderr(Stdio::inherit()).output().context("starting a run")?;
+    serde_json::from_slice(&ran.stdout)
+        .with_context(|| format!("seed {} ended without a report: {}", options.seed, ran.status))
 }
 
 /// Runs one simulation on a thread of its own: thread-local randomness begins anew.
@@ -98,8 +121,13 @@ pub fn run(options: Options) -> Report {
             Err(anyhow::anyhow!("the simulation panicked: {}", text.unwrap_or("no message")))
         })
     });
-    ended.unwrap_or_else(|error| Report {
-        seed: options.seed,
+    ended.unwrap_or_else(|error| failed(options.seed, &error))
+}
+
+/// The report of a run that did not come to an end.
+pub fn failed(seed: u64, error: &anyhow::Error) -> Report {
+    Report {
+        seed,
         hash: 0,
         failure: Some(format!("{error:#}")),
         story: Vec::new(),
@@ -107,7 +135,7 @@ pub fn run(options: Options) -> Report {
         faults: BTreeMap::new(),
         states: BTreeMap::new(),
         simulated: 0,
-    })
+    }
 }
 
 /// In memory where there is such a folder: hundreds of small files are synced in each run.
@@ -142,8 +170,8 @@ struct Sim {
     /// Managers that may end by themselves: their disk failed.
     excused: Vec<bool>,
     story: Vec<String>,
-    faults: BTreeMap<&'static str, u64>,
-    states: BTreeMap<&'static str, u64>,
+    faults: BTreeMap<String, u64>,
+    states: BTreeMap<String, u64>,
 }
 
 impl Sim {
@@ -190,11 +218,15 @@ impl Sim {
     fn report(self, outcome: anyhow::Result<()>) -> Report {
         let mut states = self.states;
         let Counts { connections, segments, late, held_back, resets } = self.wires.counts();
-        states.insert("connections", connections);
-        states.insert("segments", segments);
-        states.insert("segments-late", late);
-        states.insert("segments-held-back", held_back);
-        states.insert("connections-reset", resets);
+        for (name, count) in [
+            ("connections", connections),
+            ("segments", segments),
+            ("segments-late", late),
+            ("segments-held-back", held_back),
+            ("connections-reset", resets),
+        ] {
+            states.insert(name.to_owned(), count);
+        }
         Report {
             seed: self.options.seed,
             hash: self.trace.hash(),
@@ -213,8 +245,8 @@ impl Sim {
         self.story.push(line);
     }
 
-    fn count(&mut self, state: &'static str) {
-        *self.states.entry(state).or_default() += 1;
+    fn count(&mut self, state: &str) {
+        *self.states.entry(state.to_owned()).or_default() += 1;
     }
 
     /// The whole run.
@@ -234,7 +266,7 @@ impl Sim {
         let mut next = self.now + plague.pause_ms() * MILLI;
         while self.now < end {
             if self.now >= next && !self.options.calm {
-                let fault = plague.next();
+                let fault = plague.strike();
                 self.strike(fault);
                 next = self.now + plague.pause_ms() * MILLI;
             }
@@ -396,9 +428,15 @@ impl Sim {
                 managers.push(Seen { host, view, leadership, id: context.node_id });
             }
         }
+        // Files are read now and then: what a worker wrote down stays for a while.
+        let stamps = self.workers.iter().map(|worker| (worker.number, worker.stamp()));
+        let workers: Vec<_> = match self.now % WRITTEN {
+            0 => stamps.filter_map(|(number, stamp)| Some((number, stamp?))).collect(),
+            _ => Vec::new(),
+        };
         let (invariants, from) = (&mut self.invariants, self.judged);
         let (count, verdict) = self.history.since(from, |calls| {
-            let look = Look { managers: &managers, calls };
+            let look = Look { managers: &managers, workers: &workers, calls };
             (calls.len(), invariants.check(&look))
         });
         self.judged += count;

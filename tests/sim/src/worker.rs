@@ -14,6 +14,7 @@ use cluster_image::{Image, ImageConfig, Progress, Reference};
 use cluster_model::NodeDescription;
 use cluster_model::spec::Resources;
 use cluster_runtime::{ContainerId, Observed, Runtime, Script, SimulatedRuntime};
+use cluster_worker::assignments::{Stamp, store};
 use cluster_worker::data_dir::DataDir;
 use cluster_worker::join;
 use cluster_worker::member::Member;
@@ -90,6 +91,12 @@ impl WorkerHost {
             parts: self.parts.clone(),
         };
         self.host.start(now, program.run())
+    }
+
+    /// When in history the assignments were computed that the worker has written down.
+    pub fn stamp(&self) -> Option<Stamp> {
+        let table = store::load(&DataDir::new(&self.dir).assignments()).ok()?;
+        Some(table.stamp)
     }
 
     /// All containers there are, running or not.

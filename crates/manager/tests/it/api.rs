@@ -163,7 +163,7 @@ async fn nodes_are_found_changed_and_removed() {
 
     let remove = |node: &str, force| pb::RemoveNodeRequest { node: node.into(), force };
     assert_eq!(refusal(api.remove_node(remove("worker-1", false)).await).0, Code::NodeReady);
-    assert_eq!(refusal(api.remove_node(remove("manager-1", true)).await).0, Code::NodeReady);
+    assert_eq!(refusal(api.remove_node(remove("manager-1", true)).await).0, Code::QuorumAtRisk);
     api.remove_node(remove("worker-1", true)).await.unwrap();
     let status = session.end().await;
     assert_eq!(cluster_wire::error::code_of(&status), Some(Code::Removed));

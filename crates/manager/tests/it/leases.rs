@@ -52,7 +52,7 @@ async fn sessions_outlive_their_leader_and_losses_are_noticed_across_it() {
         })
         .await;
     }
-    assert_eq!(first.heard.managers.len(), 3);
+    first.until("all managers", |known| known.managers.len() == 3).await;
     cluster.service("web", 3, 8080).await;
     let kept = first.run(1).await;
     second.run(1).await;

@@ -33,9 +33,10 @@ impl Forward {
             let (_, tasks) = &self.last[&seen.host];
             for (id, (desired, observed, node)) in known {
                 let Some((now_desired, now_observed, now_node)) = tasks.get(&id) else { continue };
-                let forward = *now_desired >= desired
-                    && (*now_observed == observed || observed.can_advance_to(*now_observed))
-                    || stepped_over(observed, *now_observed) && *now_desired >= desired;
+                let observed_forward = *now_observed == observed
+                    || observed.can_advance_to(*now_observed)
+                    || stepped_over(observed, *now_observed);
+                let forward = *now_desired >= desired && observed_forward;
                 let stays = node.is_none() || node == *now_node;
                 if !forward || !stays {
                     let text = format!(

@@ -45,7 +45,7 @@ impl Healing {
 
 impl Sim {
     pub(super) fn strike(&mut self, fault: Fault) {
-        *self.faults.entry(fault.kind()).or_default() += 1;
+        *self.faults.entry(fault.kind().to_owned()).or_default() += 1;
         self.tell(&fault);
         let after = |ms: u64| self.now + ms * MILLI;
         match fault {
@@ -205,7 +205,7 @@ impl Sim {
         let loss = match self.rng.below(0..3) {
             0 => Loss::All,
             1 => Loss::After(self.rng.index(4096)),
-            _ => Loss::Sectors(self.rng.next()),
+            _ => Loss::Sectors(self.rng.number()),
         };
         self.managers[host].lose_unsynced(loss);
     }

@@ -30,6 +30,7 @@ struct Inner {
     space_left: Option<u64>,
     syncs: u64,
     latency: Duration,
+    forgets: bool,
 }
 
 /// What of the unsynced writes reaches the disk when the power goes.
@@ -56,6 +57,12 @@ impl SimDisk {
     /// Makes every batch wait so long before it is written.
     pub fn slow_down(&self, latency: Duration) {
         self.0.lock().unwrap().latency = latency;
+    }
+
+    /// From now on a failed sync does what kernels do: the bytes that could not be written count as
+    /// written, and read well until the power goes.
+    pub fn forget_after_failed_syncs(&self) {
+        self.0.lock().unwrap().forgets = true;
     }
 
     /// Leaves room for so many more bytes of new files.
@@ -122,6 +129,7 @@ impl SimDisk {
         Self(Arc::new(Mutex::new(Inner {
             durable_names: names.clone(),
             names,
+            forgets: inner.forgets,
             ..Inner::default()
         })))
     }
@@ -197,9 +205,9 @@ impl DiskFile for SimFile {
             inner.syncs += 1;
             if let Some(left) = &mut inner.syncs_left {
                 if *left == 0 {
-                    // As kernels do: what could not be written counts as written from now on, and
-                    // reads well until the power goes.
-                    self.content.lock().unwrap().pending.clear();
+                    if inner.forgets {
+                        self.content.lock().unwrap().pending.clear();
+                    }
                     return Err(io::Error::from_raw_os_error(libc::EIO));
                 }
                 *left -= 1;

@@ -157,6 +157,32 @@ fn a_write_torn_at_any_byte_is_cut_and_nothing_before_it() {
     }
 }
 
+/// Killed between a write and its sync, started again, and then the power goes: what the second
+/// start found, others may rely on.
+#[test]
+fn what_a_killed_writer_left_is_durable_once_the_log_is_open() {
+    for forgets in [false, true] {
+        let disk = SimDisk::default();
+        let (log, thread) = open(&disk).unwrap();
+        append(&log, (0..3).map(|i| entry(i, 300)).collect());
+        if forgets {
+            disk.forget_after_failed_syncs();
+        }
+        disk.fail_syncs_after(0);
+        wait(|done| log.append(vec![entry(3, 700)], done)).unwrap_err();
+        close(log, thread);
+        disk.recover();
+        let (log, thread) = open(&disk).unwrap();
+        let found = all(&log);
+        assert_eq!(found.len(), 4, "the bytes read well");
+        let after = disk.after_power_loss(Loss::All);
+        close(log, thread);
+        let (log, thread) = open(&after).unwrap();
+        assert_eq!(all(&log), found);
+        close(log, thread);
+    }
+}
+
 #[test]
 fn sectors_lost_from_an_unfinished_write_are_cut() {
     let disk = with_unsynced_batch();
