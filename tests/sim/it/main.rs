@@ -9,7 +9,8 @@ use cluster_sim::faults::KINDS;
 use cluster_sim::sim::{Options, Report, run_apart};
 
 fn run(options: Options) -> Report {
-    run_apart(Path::new(env!("CARGO_BIN_EXE_cluster-sim")), options).unwrap()
+    let program = Path::new(env!("CARGO_BIN_EXE_cluster-sim"));
+    run_apart(program, options).expect("a run that reports")
 }
 
 fn holds(seed: u64) -> Report {
