@@ -24,6 +24,9 @@ pub struct Args {
     /// Print what happened in each run
     #[arg(long)]
     pub story: bool,
+    /// Instead of other faults, kill the leader after each single write of one run in turn
+    #[arg(long)]
+    pub sieve: bool,
     /// Switch each deliberate bug on in turn: every one must be found within this many seeds
     #[arg(long, value_name = "SEEDS", num_args = 0..=1, default_missing_value = "300")]
     pub mutants: Option<u64>,
@@ -32,7 +35,15 @@ pub struct Args {
 impl Args {
     /// As many as a test run can afford.
     fn for_tests() -> Self {
-        Self { seeds: 1000, seed: 1, seconds: None, trace_hash: false, story: false, mutants: None }
+        Self {
+            seeds: 1000,
+            seed: 1,
+            seconds: None,
+            trace_hash: false,
+            story: false,
+            sieve: false,
+            mutants: None,
+        }
     }
 }
 
@@ -49,6 +60,11 @@ pub fn run(args: &Args) -> Result<()> {
     let program = cargo::metadata()?.target_directory.join("release").join("cluster-sim");
     if let Some(seeds) = args.mutants {
         return mutants(&program, seeds);
+    }
+    if args.sieve {
+        let mut sieve = Command::new(&program);
+        sieve.args(["--sieve", "--seed", &args.seed.to_string()]);
+        return cargo::run(&mut sieve);
     }
     let cores = std::thread::available_parallelism().map_or(1, usize::from) as u64;
     let parts = if args.seeds == 1 && args.seconds.is_none() { 1 } else { cores.max(1) };

@@ -1,6 +1,7 @@
 //! `cluster-sim`: runs seeds and says what came of them.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -40,6 +41,11 @@ struct Cli {
     /// The programs have this deliberate bug: the first run that finds it ends the search
     #[arg(long, value_name = "NAME", value_parser = mutant)]
     mutant: Option<Mutant>,
+    /// Nothing goes wrong but this: the leader is killed right after one write, at each index in turn
+    #[arg(long)]
+    sieve: bool,
+    #[arg(long, hide = true)]
+    kill_at: Option<u64>,
     /// Run the seed in this process and print its report as JSON
     #[arg(long, hide = true)]
     one: bool,
@@ -82,6 +88,9 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    if cli.sieve {
+        return sieve(&cli, &program);
+    }
     let mut total = Total::default();
     let begun = Instant::now();
     let mut hash = 0;
@@ -111,8 +120,8 @@ fn main() -> ExitCode {
 }
 
 fn options(cli: &Cli, seed: u64) -> Options {
-    let (keep_trace, calm, mutant) = (cli.trace, cli.calm, cli.mutant);
-    Options { keep_trace, calm, mutant, ..Options::seed(seed) }
+    let (keep_trace, calm, mutant) = (cli.trace, cli.calm || cli.sieve, cli.mutant);
+    Options { keep_trace, calm, mutant, kill_at: cli.kill_at, ..Options::seed(seed) }
 }
 
 /// Runs the seed here and prints the report for whoever started this process.
@@ -124,6 +133,34 @@ fn one(cli: &Cli) -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(_) => ExitCode::FAILURE,
+    }
+}
+
+/// Kills the leader after each single write of a run in which nothing else goes wrong.
+fn sieve(cli: &Cli, program: &Path) -> ExitCode {
+    let calm = options(cli, cli.seed);
+    let run = |kill_at| {
+        sim::run_apart(program, Options { kill_at, ..calm })
+            .unwrap_or_else(|error| sim::failed(cli.seed, &error))
+    };
+    let whole = run(None);
+    let last = whole.states.get("last-index").copied().unwrap_or(0);
+    let mut failed = Vec::new();
+    for index in 1..=last {
+        let report = run(Some(index));
+        if let Some(failure) = &report.failure {
+            report.story.iter().for_each(|line| println!("  {line}"));
+            println!("seed {} with the leader killed at index {index} FAILED: {failure}", cli.seed);
+            failed.push(index);
+        }
+    }
+    println!("the leader was killed after each of {last} writes, seed {}", cli.seed);
+    match failed.as_slice() {
+        [] => ExitCode::SUCCESS,
+        indexes => {
+            println!("FAILED at {indexes:?}");
+            ExitCode::FAILURE
+        }
     }
 }
 

@@ -4,29 +4,28 @@
 //! heals, and within a bound what is desired must run, and nothing else (liveness).
 
 mod converge;
+mod judge;
+mod run;
+mod setup;
 mod strike;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
-use std::process::{Command, Stdio};
 
-use anyhow::{Context as _, bail, ensure};
-use cluster_identity::Context as ContextFile;
-use cluster_identity::net::Net;
-use cluster_mutants::Mutant;
-use serde::{Deserialize, Serialize};
+use anyhow::{Context as _, bail};
 
 use crate::client::{Access, History, activate_all, user};
 use crate::faults::Plague;
 use crate::host::Host;
-use crate::invariants::{Invariants, Look, Seen, Violation};
+use crate::invariants::Invariants;
 use crate::manager::ManagerHost;
 use crate::net::{Counts, MILLI, Wires};
 use crate::os;
 use crate::rng::Rng;
 use crate::trace::{Trace, seconds};
 use crate::worker::WorkerHost;
+pub use run::{Options, Report, failed, run, run_apart};
 use strike::Healing;
 
 /// How far all machines get before anything passes between them.
@@ -34,6 +33,8 @@ const TICK: u64 = 2 * MILLI;
 const SECOND: u64 = 1_000 * MILLI;
 /// How often it is looked what workers have written down.
 const WRITTEN: u64 = 10 * MILLI;
+/// How long a leader that was killed at a given index stays away.
+const SIEVE_DOWN_MS: u64 = 300;
 /// A cluster without faults comes up within this.
 const SETUP: u64 = 40 * SECOND;
 /// After the last fault healed, what is desired runs within this.
@@ -42,111 +43,6 @@ pub const CONVERGE: u64 = 45 * SECOND;
 const USERS: usize = 3;
 /// A process that ended by itself is started again after this, as systemd does.
 const RESTART_MS: u64 = 1_000;
-
-/// What to simulate.
-#[derive(Clone, Copy, Debug)]
-pub struct Options {
-    pub seed: u64,
-    pub managers: usize,
-    pub workers: usize,
-    /// Keep every event as a line.
-    pub keep_trace: bool,
-    /// Nothing goes wrong.
-    pub calm: bool,
-    /// The programs have this bug.
-    pub mutant: Option<Mutant>,
-}
-
-impl Options {
-    pub fn seed(seed: u64) -> Self {
-        Self { seed, managers: 3, workers: 3, keep_trace: false, calm: false, mutant: None }
-    }
-}
-
-/// What came of a run.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Report {
-    pub seed: u64,
-    /// Fingerprint of everything that happened.
-    pub hash: u64,
-    /// What went wrong, if anything did.
-    pub failure: Option<String>,
-    /// A line for each event worth telling.
-    pub story: Vec<String>,
-    pub trace: Vec<String>,
-    /// How often each kind of fault struck.
-    pub faults: BTreeMap<String, u64>,
-    /// How often interesting states were reached.
-    pub states: BTreeMap<String, u64>,
-    /// Nanoseconds of simulated time.
-    pub simulated: u64,
-}
-
-/// Runs one simulation in a process of its own, which `program` (this crate's) becomes. Libraries
-/// keep counters for their process; a run must not depend on those before it.
-pub fn run_apart(program: &Path, options: Options) -> anyhow::Result<Report> {
-    let mut command = Command::new(program);
-    command.args(["--one", "--seed", &options.seed.to_string()]);
-    if options.calm {
-        command.arg("--calm");
-    }
-    if options.keep_trace {
-        command.arg("--trace");
-    }
-    if let Some(mutant) = options.mutant {
-        command.args(["--mutant", mutant.name()]);
-    }
-    let ran = command.stderr(Stdio::inherit()).output().context("starting a run")?;
-    serde_json::from_slice(&ran.stdout)
-        .with_context(|| format!("seed {} ended without a report: {}", options.seed, ran.status))
-}
-
-/// Runs one simulation on a thread of its own: thread-local randomness begins anew.
-pub fn run(options: Options) -> Report {
-    let running = std::thread::Builder::new().name(format!("seed {}", options.seed)).spawn(
-        move || -> anyhow::Result<Report> {
-            let dir = scratch()?;
-            os::watch_panics();
-            os::simulate(options.seed);
-            cluster_mutants::switch(options.mutant);
-            let mut sim = Sim::new(options, dir.path())?;
-            let outcome = sim.live();
-            Ok(sim.report(outcome))
-        },
-    );
-    let ended = running.map_err(anyhow::Error::from).and_then(|thread| {
-        thread.join().unwrap_or_else(|panic| {
-            let text = panic.downcast_ref::<String>().map(String::as_str);
-            let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
-            Err(anyhow::anyhow!("the simulation panicked: {}", text.unwrap_or("no message")))
-        })
-    });
-    ended.unwrap_or_else(|error| failed(options.seed, &error))
-}
-
-/// The report of a run that did not come to an end.
-pub fn failed(seed: u64, error: &anyhow::Error) -> Report {
-    Report {
-        seed,
-        hash: 0,
-        failure: Some(format!("{error:#}")),
-        story: Vec::new(),
-        trace: Vec::new(),
-        faults: BTreeMap::new(),
-        states: BTreeMap::new(),
-        simulated: 0,
-    }
-}
-
-/// In memory where there is such a folder: hundreds of small files are synced in each run.
-fn scratch() -> anyhow::Result<tempfile::TempDir> {
-    let memory = Path::new("/dev/shm");
-    let made = match memory.is_dir() {
-        true => tempfile::tempdir_in(memory),
-        false => tempfile::tempdir(),
-    };
-    made.context("making a folder for the run")
-}
 
 struct Sim {
     options: Options,
@@ -254,6 +150,7 @@ impl Sim {
         self.set_up()?;
         self.tell("the cluster is up");
         let plagued = self.rng.below(6..13) * SECOND;
+        self.trap = self.options.kill_at.map(|index| (index.saturating_sub(1), SIEVE_DOWN_MS));
         let end = self.now + plagued;
         let mut users = Vec::new();
         for _ in 0..USERS {
@@ -273,6 +170,8 @@ impl Sim {
             self.step()?;
         }
         self.heal_all();
+        self.states
+            .insert("last-index".into(), self.judged_at.iter().map(|at| at.0).max().unwrap_or(0));
         self.tell("everything heals");
         let access = self.access.clone().context("the cluster is not up")?;
         let activating = self.client.beside(async move {
@@ -284,76 +183,6 @@ impl Sim {
         });
         self.settle(activating)?;
         self.invariants.at_the_end()?;
-        Ok(())
-    }
-
-    /// Three managers, three workers, and a client with a context file.
-    fn set_up(&mut self) -> anyhow::Result<()> {
-        let deadline = self.now + SETUP;
-        self.managers[0].start(self.now)?;
-        self.until(deadline, "the first manager founds the cluster", |sim| {
-            let known = |context: &cluster_manager::context::Context| {
-                context.raft.view().state.cluster().is_some()
-            };
-            sim.leader() == Some(0) && sim.managers[0].context().is_some_and(|c| known(&c))
-        })?;
-        let client = self.managers.len() + self.workers.len();
-        let net = Net::over(self.wires.of(client));
-        let context = ContextFile::load(&self.managers[0].admin_context())?;
-        let addresses: Vec<String> = self.managers.iter().map(ManagerHost::address).collect();
-        let access = Access::new(&context, addresses.clone(), &net)?;
-        self.access = Some(access.clone());
-        self.client.start(self.now, std::future::pending())?;
-        let manager_token = self.ask(deadline, {
-            let access = access.clone();
-            async move { access.token("manager").await }
-        })?;
-        let worker_token = self.ask(deadline, async move { access.token("worker").await })?;
-        for number in 1..self.managers.len() {
-            let first = vec![addresses[0].clone()];
-            self.managers[number].join_with(first, manager_token.clone());
-            self.managers[number].start(self.now)?;
-        }
-        for worker in &mut self.workers {
-            worker.join_with(addresses.clone(), worker_token.clone());
-            worker.start(self.now)?;
-        }
-        let (managers, workers) = (self.managers.len(), self.workers.len());
-        self.until(deadline, "all managers and workers are members", |sim| {
-            sim.managers.iter().all(|manager| {
-                let Some(context) = manager.context() else { return false };
-                let voters = context.raft.status().members.iter().filter(|m| m.voter).count();
-                let state = context.raft.view().state;
-                let ready = state.nodes().filter(|node| node.accepts_tasks()).count();
-                voters == managers && ready == workers
-            })
-        })
-    }
-
-    fn ask<T: Send + 'static>(
-        &mut self,
-        deadline: u64,
-        question: impl Future<Output = anyhow::Result<T>> + Send + 'static,
-    ) -> anyhow::Result<T> {
-        let asked = self.client.beside(question).context("the client's machine is off")?;
-        let mut asked = Some(asked);
-        self.until(deadline, "the managers answer", |_| {
-            asked.as_ref().is_some_and(tokio::task::JoinHandle::is_finished)
-        })?;
-        let answer = asked.take().and_then(futures::FutureExt::now_or_never);
-        answer.context("the client did not answer")??
-    }
-
-    fn until(
-        &mut self,
-        deadline: u64,
-        what: &str,
-        holds: impl Fn(&Self) -> bool,
-    ) -> anyhow::Result<()> {
-        while !holds(self) {
-            ensure!(self.now < deadline, "within {:.0} s: {what}", seconds(SETUP));
-            self.step()?;
-        }
         Ok(())
     }
 
@@ -413,72 +242,5 @@ impl Sim {
             }
         }
         Ok(())
-    }
-
-    fn judge(&mut self) -> Result<(), Violation> {
-        let mut managers = Vec::new();
-        for (host, manager) in self.managers.iter().enumerate() {
-            let Some(context) = manager.context() else { continue };
-            let leadership = context.raft.leadership().borrow().clone();
-            let leads = leadership.this_node_leads_and_caught_up;
-            let index = *context.raft.feed().borrow();
-            let at = (index, leadership.term, leads);
-            if std::mem::replace(&mut self.judged_at[host], at) != at {
-                let view = context.raft.view();
-                managers.push(Seen { host, view, leadership, id: context.node_id });
-            }
-        }
-        // Files are read now and then: what a worker wrote down stays for a while.
-        let stamps = self.workers.iter().map(|worker| (worker.number, worker.stamp()));
-        let workers: Vec<_> = match self.now % WRITTEN {
-            0 => stamps.filter_map(|(number, stamp)| Some((number, stamp?))).collect(),
-            _ => Vec::new(),
-        };
-        let (invariants, from) = (&mut self.invariants, self.judged);
-        let (count, verdict) = self.history.since(from, |calls| {
-            let look = Look { managers: &managers, workers: &workers, calls };
-            (calls.len(), invariants.check(&look))
-        });
-        self.judged += count;
-        verdict?;
-        for seen in &managers {
-            self.note(seen);
-        }
-        Ok(())
-    }
-
-    /// Interesting states, so that a run that never reached one shows.
-    fn note(&mut self, seen: &Seen) {
-        use cluster_model::{Desired, NodeState, Observed};
-        if seen.leadership.this_node_leads_and_caught_up {
-            self.count("views-of-a-leader");
-        }
-        let state = &seen.view.state;
-        if state.nodes().any(|node| node.state == NodeState::Down) {
-            self.count("views-with-a-node-down");
-        }
-        if state.services().any(|service| service.removed) {
-            self.count("views-with-a-removal-under-way");
-        }
-        let moving = |service: &cluster_model::Service| {
-            service.rollout.as_ref().is_some_and(|rollout| !rollout.state.is_over())
-        };
-        if state.services().any(moving) {
-            self.count("views-with-a-rollout-under-way");
-        }
-        let has = |state_of: Observed| state.tasks().any(|task| task.status.state == state_of);
-        for (observed, name) in [
-            (Observed::Lost, "views-with-a-lost-task"),
-            (Observed::Failed, "views-with-a-failed-task"),
-            (Observed::Rejected, "views-with-a-rejected-task"),
-            (Observed::Pending, "views-with-a-pending-task"),
-        ] {
-            if has(observed) {
-                self.count(name);
-            }
-        }
-        if state.tasks().any(|task| task.desired == Desired::Ready) {
-            self.count("views-with-a-successor-waiting");
-        }
     }
 }
