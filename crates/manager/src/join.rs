@@ -11,6 +11,8 @@ use cluster_pb::ca::v1::JoinRequest;
 use cluster_pb::ca::v1::ca_client::CaClient;
 use cluster_pb::peer::v1::JoinGroupRequest;
 use cluster_pb::peer::v1::peer_client::PeerClient;
+use cluster_wire::Code;
+use cluster_wire::error::code_of;
 
 use crate::cli::Cli;
 use crate::clock::wall_ms;
@@ -65,9 +67,16 @@ async fn certificate_from(
     Ok(Identity::new(response.chain, key.key_pem, response.ca)?)
 }
 
+/// Asking again would change nothing.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "this manager was removed from the cluster; to join again, use an empty data folder (--join, --token)"
+)]
+pub struct Removed;
+
 /// Asks to become a member until one manager agrees. Safe to repeat.
 pub async fn membership(
-    addresses: &[String],
+    addresses: impl Fn() -> Vec<String>,
     identity: &TlsIdentity,
     newcomer: &JoinGroupRequest,
 ) -> anyhow::Result<()> {
@@ -77,14 +86,18 @@ pub async fn membership(
         if attempt > 0 {
             tokio::time::sleep(PAUSE).await;
         }
-        for address in addresses {
+        for address in &addresses() {
             let asked = async {
                 let channel = connect(address, &client, &ChannelOptions::default()).await?;
                 let answer = PeerClient::new(channel).join_group(newcomer.clone()).await;
-                answer.map(drop).map_err(|status| anyhow::anyhow!("{}", status.message()))
+                answer.map(drop).map_err(|status| match code_of(&status) {
+                    Some(Code::Removed) => anyhow::Error::new(Removed),
+                    _ => anyhow::anyhow!("{}", status.message()),
+                })
             };
             match tokio::time::timeout(ATTEMPT, asked).await {
                 Ok(Ok(())) => return Ok(()),
+                Ok(Err(error)) if error.downcast_ref::<Removed>().is_some() => return Err(error),
                 Ok(Err(error)) => last = format!("{address}: {error:#}"),
                 Err(_) => last = format!("{address}: no answer within {} s", ATTEMPT.as_secs()),
             }

@@ -67,8 +67,18 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
             return Ok(());
         }
     };
-    manager.take_part().await?;
-    manager.until(signals.recv()).await
+    let early = tokio::select! {
+        taken = Box::pin(manager.take_part()) => { taken?; None }
+        signal = signals.recv() => Some(signal),
+    };
+    manager
+        .until(async {
+            match early {
+                Some(signal) => signal,
+                None => signals.recv().await,
+            }
+        })
+        .await
 }
 
 /// A manager that serves; whoever holds it decides when it ends.
@@ -92,10 +102,11 @@ impl Manager {
         let name = name(&cli)?;
         let lock = DataDirLock::acquire(&cli.data_dir)
             .with_context(|| format!("cannot use {} (--data-dir)", cli.data_dir.display()))?;
-        standing::check(&cli.data_dir)?;
         if recover::finish_swap(&cli.data_dir)? {
             tracing::warn!("finished a recovery that was interrupted");
         }
+        // After the swap, which sets the mark of an older life aside.
+        standing::check(&cli.data_dir)?;
         let recovery = recover::pending(&cli.data_dir)?;
         let recovered = recovery.is_some();
         // After a swap, which brings keys of its own.
@@ -163,10 +174,11 @@ impl Manager {
                 leader::run(context, child, recovered).await;
             }
         });
+        let beside = cli.snapshot_dir.is_none();
         let snapshots = cli.snapshot_dir.clone().unwrap_or(cli.data_dir.join(schedule::FOLDER));
         scope.spawn_restarting("schedule", Backoff::new(RESTART_MIN, RESTART_MAX), {
             let context = context.clone();
-            move || schedule::run(context.clone(), snapshots.clone())
+            move || schedule::run(context.clone(), snapshots.clone(), beside)
         });
         scope.spawn_restarting(
             "certificates",
@@ -375,9 +387,17 @@ async fn become_member(
     let (node_id, advertise) = (context.node_id.to_string(), cli.advertised().to_string());
     let newcomer =
         JoinGroupRequest { node_id, name: name.to_owned(), address: advertise, spare: cli.spare };
-    let membership = join::membership(&cli.join, &context.identity, &newcomer);
+    // Whom it was told to ask, and whom it learns of meanwhile: the first may be gone by then.
+    let addresses = || {
+        let others = context.raft.members().into_iter().filter(|m| m.id != context.node_id);
+        cli.join.iter().cloned().chain(others.map(|member| member.address)).collect()
+    };
+    let membership = join::membership(addresses, &context.identity, &newcomer);
+    let mut feed = context.raft.feed();
     tokio::select! {
         result = membership => result,
+        // The leader died after it had made this manager a member, and before it could say so.
+        Ok(_) = feed.wait_for(|_| is_member(context)) => Ok(()),
         failure = scope.failed() => Err(anyhow::anyhow!("{failure}")),
         reason = context.raft.failed() => Err(anyhow::anyhow!("{reason}")),
     }

@@ -27,12 +27,12 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Opens the keys of a folder whose manager does not run; a locked one needs the file with its key.
 pub fn open_with(dir: &Path, key_file: Option<&Path>) -> anyhow::Result<KeyStore> {
-    let key = key_file.map(read_key).transpose()?;
-    match KeyStore::open(dir, key.as_ref()) {
-        Err(locked @ Error::Locked { .. }) => {
+    match (KeyStore::open(dir, None), key_file) {
+        (Err(Error::Locked { .. }), Some(path)) => Ok(KeyStore::open(dir, Some(&read_key(path)?))?),
+        (Err(locked @ Error::Locked { .. }), None) => {
             Err(locked).context("give the unlock key with --unlock-key-file")
         }
-        opened => Ok(opened?),
+        (opened, _) => Ok(opened?),
     }
 }
 

@@ -94,6 +94,10 @@ impl Peer for PeerService {
             return Err(Failure::new(Code::InvalidField, message).into());
         }
         let view = self.context.read(false).await?;
+        if view.state.is_revoked(id) {
+            let message = format!("manager {id} was removed from the cluster");
+            return Err(Failure::new(Code::Removed, message).into());
+        }
         let joined_at_ms = check_newcomer(&view.state, id, &name, &address)?
             .unwrap_or_else(|| self.context.clock.now_ms());
         let failed = |error| Failure::new(Code::NoLeader, chain(&error));

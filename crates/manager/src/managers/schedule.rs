@@ -23,11 +23,15 @@ use crate::raft::View;
 pub const FOLDER: &str = "snapshots-scheduled";
 const SUFFIX: &str = ".snapshot";
 const LOOK_PERIOD: Duration = Duration::from_millis(500);
+/// Why none is written beside locked data.
+const LOCKED: &str = "autolock is on, and a snapshot beside the data would give the unlock key away: \
+                      start the managers with --snapshot-dir on another disk";
 /// After a failure.
 const RETRY_MAX_MS: u64 = 60_000;
 
-/// Writes on schedule for as long as the manager runs.
-pub async fn run(context: Context, dir: PathBuf) -> anyhow::Result<()> {
+/// Writes on schedule for as long as the manager runs. The files hold everything, the unlock key
+/// included, in the clear: with autolock on none is written `beside` the locked data.
+pub async fn run(context: Context, dir: PathBuf, beside: bool) -> anyhow::Result<()> {
     let (looked, folder) = (wall_ms(), dir.clone());
     let mut last_ms = cluster_daemon::blocking(move || newest_ms(&folder, looked)).await?;
     if last_ms > 0 {
@@ -46,7 +50,14 @@ pub async fn run(context: Context, dir: PathBuf) -> anyhow::Result<()> {
             continue;
         }
         let (folder, keep) = (dir.clone(), upkeep.snapshot_keep as usize);
-        let written = cluster_daemon::blocking(move || write(&folder, &view, now_ms, keep)).await?;
+        let locked = view.state.security().is_some_and(|security| security.unlock_key.is_some());
+        let written = cluster_daemon::blocking(move || {
+            if locked && beside {
+                anyhow::bail!("{LOCKED}");
+            }
+            write(&folder, &view, now_ms, keep)
+        });
+        let written = written.await?;
         match written {
             Ok(path) => {
                 tracing::info!(path = %path.display(), "wrote a scheduled snapshot");

@@ -139,7 +139,12 @@ impl Cluster {
         let voters = async || {
             let info = cluster.info(0).await?;
             let voters = info.managers.iter().filter(|manager| manager.voter).count();
-            (voters == managers && info.managers.len() == managers).then_some(())
+            // The state comes to know a manager a moment after the group does.
+            let mut control = cluster.control(0);
+            let nodes = control.list_nodes(control::ListNodesRequest::default()).await;
+            let nodes = nodes.ok()?.into_inner().nodes;
+            let known = nodes.iter().filter(|node| node.role == "manager").count();
+            (voters == managers && known == managers).then_some(())
         };
         eventually("all managers to be members", voters).await;
         cluster

@@ -31,6 +31,11 @@ impl Step<'_> {
     ) -> Result<Reply, Refusal> {
         self.same_cluster(version)?;
         self.state.tables.endpoints_version = self.index;
+        let managers = self.state.cluster().into_iter().flat_map(|cluster| cluster.managers.keys());
+        let dropped: Vec<NodeId> = managers.copied().filter(|other| *other != id).collect();
+        for other in dropped {
+            self.revoke(other);
+        }
         self.edit_cluster(|cluster| cluster.managers = [(id, manager.clone())].into())
     }
 }

@@ -107,6 +107,9 @@ fn end_of(
 ) -> Result<Option<Active>, StorageError> {
     match *stop {
         Stop::Sealed if is_last => {
+            // Its seal may have been written by a process that did not live to sync it.
+            let whole = usize::try_from(segment.capacity).unwrap_or(usize::MAX);
+            settle(folder, &segment, whole)?;
             let made = folder.make(segment.number + 1, 0, &index.checkpoint)?;
             Ok(Some(Active::at(made, segment::FIRST)))
         }

@@ -183,6 +183,26 @@ fn what_a_killed_writer_left_is_durable_once_the_log_is_open() {
     }
 }
 
+/// The same when the process dies between the seal of a full segment and its sync.
+#[test]
+fn a_seal_that_was_not_synced_is_durable_once_the_log_is_open() {
+    let disk = SimDisk::default();
+    let (log, thread) = open(&disk).unwrap();
+    append(&log, (0..3).map(|i| entry(i, 300)).collect());
+    disk.fail_syncs_after(0);
+    // Too much for what is left of the segment.
+    wait(|done| log.append(vec![entry(3, 300), entry(4, 4000)], done)).unwrap_err();
+    close(log, thread);
+    disk.recover();
+    let (log, thread) = open(&disk).unwrap();
+    let found = all(&log);
+    let after = disk.after_power_loss(Loss::All);
+    close(log, thread);
+    let (log, thread) = open(&after).unwrap();
+    assert_eq!(all(&log), found);
+    close(log, thread);
+}
+
 #[test]
 fn sectors_lost_from_an_unfinished_write_are_cut() {
     let disk = with_unsynced_batch();
