@@ -3,7 +3,7 @@
 
 #![expect(clippy::unwrap_used, clippy::missing_panics_doc, reason = "a fixture of tests")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -40,7 +40,7 @@ pub enum Loss {
     All,
     /// All but the first so many bytes, in the order they were written.
     After(usize),
-    /// Each sector by the toss of a seeded coin.
+    /// Each sector as it was after some of the writes to it, by the toss of a seeded coin.
     Sectors(u64),
 }
 
@@ -114,14 +114,13 @@ impl SimDisk {
         for (path, file) in &inner.durable_names {
             let file = file.lock().unwrap();
             let mut bytes = file.durable.clone();
+            if let Loss::Sectors(_) = loss {
+                scatter(&mut bytes, &file.pending, &mut coin);
+            }
             for (offset, data) in &file.pending {
-                if let Loss::Sectors(_) = loss {
-                    scatter(&mut bytes, *offset, data, &mut coin);
-                } else {
-                    let keep = budget.min(data.len());
-                    put(&mut bytes, *offset, &data[..keep]);
-                    budget -= keep;
-                }
+                let keep = budget.min(data.len());
+                put(&mut bytes, *offset, &data[..keep]);
+                budget -= keep;
             }
             let content = Content { now: bytes.clone(), durable: bytes, pending: Vec::new() };
             names.insert(path.clone(), Arc::new(Mutex::new(content)));
@@ -161,18 +160,29 @@ fn put(bytes: &mut Vec<u8>, offset: usize, data: &[u8]) {
     bytes[offset..offset + data.len()].copy_from_slice(data);
 }
 
-fn scatter(bytes: &mut Vec<u8>, offset: usize, data: &[u8], coin: &mut u64) {
-    let mut at = offset;
-    let end = offset + data.len();
-    while at < end {
-        let next = ((at / SECTOR + 1) * SECTOR).min(end);
+/// Each sector reaches the disk as it was after some of the writes that touched it, in their order:
+/// a system writes sectors whole, from memory that has all earlier writes in it.
+fn scatter(bytes: &mut Vec<u8>, pending: &[(usize, Vec<u8>)], coin: &mut u64) {
+    let touched = pending.iter().flat_map(|(offset, data)| {
+        offset / SECTOR..=(offset + data.len().saturating_sub(1)) / SECTOR
+    });
+    let sectors: BTreeSet<usize> = touched.collect();
+    for sector in sectors {
+        let (begin, end) = (sector * SECTOR, (sector + 1) * SECTOR);
+        let parts: Vec<(usize, &[u8])> = pending
+            .iter()
+            .filter_map(|(offset, data)| {
+                let (from, to) = (begin.max(*offset), end.min(offset + data.len()));
+                (from < to).then(|| (from, &data[from - offset..to - offset]))
+            })
+            .collect();
         *coin ^= *coin << 13;
         *coin ^= *coin >> 7;
         *coin ^= *coin << 17;
-        if *coin & 8 == 0 {
-            put(bytes, at, &data[at - offset..next - offset]);
+        let reached = usize::try_from(*coin >> 8).unwrap_or(0) % (parts.len() + 1);
+        for (from, data) in &parts[..reached] {
+            put(bytes, *from, data);
         }
-        at = next;
     }
 }
 
