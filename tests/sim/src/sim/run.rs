@@ -82,7 +82,8 @@ pub fn run_apart(program: &Path, options: Options) -> anyhow::Result<Report> {
         .with_context(|| format!("seed {} ended without a report: {}", options.seed, ran.status))
 }
 
-/// Runs one simulation on a thread of its own: thread-local randomness begins anew.
+/// Runs one simulation on a thread of its own: thread-local randomness begins anew. Changes the
+/// process's folder, and so is for [`run_apart`]'s processes.
 pub fn run(options: Options) -> Report {
     let running = std::thread::Builder::new().name(format!("seed {}", options.seed)).spawn(
         move || -> anyhow::Result<Report> {
@@ -90,7 +91,10 @@ pub fn run(options: Options) -> Report {
             os::watch_panics();
             os::simulate(options.seed);
             cluster_mutants::switch(options.mutant);
-            let mut sim = Sim::new(options, dir.path())?;
+            // Paths stand in errors, which travel: they must be the same in each run. And absolute,
+            // as workers need them.
+            std::env::set_current_dir(dir.path())?;
+            let mut sim = Sim::new(options, Path::new("/proc/self/cwd"))?;
             let outcome = sim.live();
             Ok(sim.report(outcome))
         },
