@@ -1,8 +1,9 @@
 //! Deliberate bugs, so that the simulation can show that it would find them.
 //!
-//! Each stands where the real mistake would be made. Without the feature `on`, which only the
-//! simulation asks for, [`is`] is a constant `false` and the compiler removes them all; with it, a
-//! thread switches one on for itself.
+//! Each stands where the real mistake would be made. Without `--cfg cluster_mutants`, which only
+//! `cargo xtask sim` gives, [`is`] is a constant `false` and the compiler removes them all; with it, a
+//! thread switches one on for itself. It is no feature of this crate: cargo would switch it on for
+//! every program that is built beside the simulation.
 
 macro_rules! mutants {
     ($($(#[doc = $doc:literal])* $name:ident = $text:literal;)*) => {
@@ -53,11 +54,14 @@ mutants! {
     ForgottenVote = "forgotten-vote";
 }
 
-#[cfg(feature = "on")]
+#[cfg(cluster_mutants)]
 mod switch {
     use std::cell::Cell;
 
     use super::Mutant;
+
+    /// Whether this build has the bugs.
+    pub const AVAILABLE: bool = true;
 
     thread_local! {
         static PRESENT: Cell<Option<Mutant>> = const { Cell::new(None) };
@@ -81,9 +85,15 @@ mod switch {
     }
 }
 
-#[cfg(not(feature = "on"))]
+#[cfg(not(cluster_mutants))]
 mod switch {
     use super::Mutant;
+
+    /// Whether this build has the bugs.
+    pub const AVAILABLE: bool = false;
+
+    /// Nothing to switch.
+    pub fn switch(_: Option<Mutant>) {}
 
     /// Never.
     #[inline(always)]

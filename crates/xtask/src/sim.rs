@@ -1,5 +1,6 @@
 //! `cargo xtask sim`: simulated clusters under faults, many seeds, on every core.
 
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -47,17 +48,27 @@ impl Args {
     }
 }
 
+/// Where the simulation is built: with the deliberate bugs in it, which no other program may have.
+fn folder() -> Result<PathBuf> {
+    Ok(cargo::metadata()?.target_directory.join("sim"))
+}
+
+/// A cargo command for the simulation alone.
+fn apart(verb: &str) -> Result<Command> {
+    let mut command = cargo::cargo([verb, "--release", "-p", "cluster-sim", "--target-dir"]);
+    command.arg(folder()?).env("RUSTFLAGS", "--cfg cluster_mutants");
+    Ok(command)
+}
+
 /// What a test run does: the tests of the simulation itself, then many seeds.
 pub fn test() -> Result<()> {
-    let mut tests = cargo::cargo(["test", "--release", "-p", "cluster-sim", "--tests"]);
-    cargo::run(&mut tests)?;
+    cargo::run(apart("test")?.arg("--tests"))?;
     run(&Args::for_tests())
 }
 
 pub fn run(args: &Args) -> Result<()> {
-    let mut build = cargo::cargo(["build", "--release", "-p", "cluster-sim"]);
-    cargo::run(&mut build)?;
-    let program = cargo::metadata()?.target_directory.join("release").join("cluster-sim");
+    cargo::run(&mut apart("build")?)?;
+    let program = folder()?.join("release").join("cluster-sim");
     if let Some(seeds) = args.mutants {
         return mutants(&program, seeds);
     }

@@ -44,7 +44,7 @@ pub fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// The simulation switches clocks and bugs into what it runs, and so is built apart.
+/// The simulation is built and run apart, see `sim`.
 const ALL: [&str; 3] = ["--workspace", "--exclude", "cluster-sim"];
 
 fn tests(args: &Args) -> Result<()> {

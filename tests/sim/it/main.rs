@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+#[cfg(cluster_mutants)]
 use cluster_mutants::Mutant;
 use cluster_sim::faults::KINDS;
 use cluster_sim::sim::{Options, Report, run_apart};
@@ -62,6 +63,7 @@ fn every_fault_strikes() {
 
 /// The quick ones; `cargo xtask sim --mutants` looks for all.
 #[test]
+#[cfg(cluster_mutants)]
 fn deliberate_bugs_are_found() {
     let quick = [
         Mutant::StatusGoesBack,

@@ -58,6 +58,11 @@ struct Cli {
 }
 
 fn mutant(name: &str) -> Result<Mutant, String> {
+    if !cluster_mutants::AVAILABLE {
+        return Err(
+            "this build has no deliberate bugs; `cargo xtask sim` builds one that has".into()
+        );
+    }
     let mut all = Mutant::ALL.iter().copied();
     all.find(|mutant| mutant.name() == name).ok_or_else(|| {
         let names: Vec<_> = Mutant::ALL.iter().map(|mutant| mutant.name()).collect();
