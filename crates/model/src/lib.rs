@@ -22,6 +22,8 @@ pub mod service;
 pub mod spec;
 pub mod state;
 pub mod task;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 pub mod validate;
 
 pub use apply::{Outcome, apply};

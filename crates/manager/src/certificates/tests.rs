@@ -1,5 +1,3 @@
-use std::collections::BTreeMap;
-
 use cluster_identity::Role;
 use cluster_model::cluster::Secret;
 use cluster_model::security::NewCa;
@@ -21,19 +19,9 @@ impl World {
         let ca = Ca::create(&id.to_string(), now_unix()).unwrap();
         let mut world = Self { state: State::default(), index: 0, ca };
         let cluster = Cluster {
-            id,
-            name: "test".into(),
-            version: 0,
-            created_at_ms: 0,
             ca_certificate: world.ca.cert_pem().into(),
             ca_key: Secret::new(world.ca.key_pem().expose().into()),
-            worker_token: Secret::new(String::new()),
-            manager_token: Secret::new(String::new()),
-            heartbeat_period_ms: 1000,
-            lease_ms: 3000,
-            managers: BTreeMap::new(),
-            strategy: Default::default(),
-            upkeep: Default::default(),
+            ..cluster_model::testing::cluster(id.0)
         };
         world.apply(Command::Bootstrap(Box::new(cluster)));
         world

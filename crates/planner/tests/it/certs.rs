@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use cluster_model::cluster::Secret;
 use cluster_model::node::NodeDescription;
 use cluster_model::security::NewCa;
-use cluster_model::{CaPhase, Cluster, ClusterId, Command, Manager, NodeId, Secure, State, apply};
+use cluster_model::{CaPhase, Cluster, Command, Manager, NodeId, Secure, State, apply};
 use proptest::prelude::*;
 
 const MANAGER: NodeId = NodeId(1);
@@ -16,19 +16,12 @@ fn world(workers: u64) -> State {
     let secret = || Secret::new("s".into());
     let manager = Manager { name: "m".into(), address: "a:1".into(), joined_at_ms: 0 };
     let mut commands = vec![Command::Bootstrap(Box::new(Cluster {
-        id: ClusterId(7),
-        name: "test".into(),
-        version: 0,
-        created_at_ms: 0,
         ca_certificate: "old".into(),
         ca_key: secret(),
         worker_token: secret(),
         manager_token: secret(),
-        heartbeat_period_ms: 1000,
-        lease_ms: 3000,
         managers: BTreeMap::from([(MANAGER, manager)]),
-        strategy: Default::default(),
-        upkeep: Default::default(),
+        ..cluster_model::testing::cluster(7)
     }))];
     for id in (100..100 + workers).map(NodeId) {
         commands.push(Command::RegisterNode { id, name: format!("n{}", id.0), at_ms: 1 });

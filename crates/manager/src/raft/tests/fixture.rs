@@ -6,8 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cluster_model::cluster::Secret;
-use cluster_model::{Cluster, ClusterId, Command, NodeId, State};
+use cluster_model::{ClusterId, Command, NodeId, State};
 use openraft::Membership;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -26,21 +25,7 @@ pub(crate) fn write(number: u64) -> Command {
 }
 
 pub(crate) fn bootstrap() -> Command {
-    Command::Bootstrap(Box::new(Cluster {
-        id: CLUSTER,
-        name: "test".into(),
-        version: 0,
-        created_at_ms: 0,
-        ca_certificate: String::new(),
-        ca_key: Secret::new(String::new()),
-        worker_token: Secret::new(String::new()),
-        manager_token: Secret::new(String::new()),
-        heartbeat_period_ms: 1000,
-        lease_ms: 3000,
-        managers: BTreeMap::new(),
-        strategy: Default::default(),
-        upkeep: Default::default(),
-    }))
+    Command::Bootstrap(Box::new(cluster_model::testing::cluster(CLUSTER.0)))
 }
 
 pub(crate) fn big_state(nodes: u64) -> State {

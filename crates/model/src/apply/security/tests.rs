@@ -3,7 +3,6 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::cluster::{Cluster, Manager, Secret};
 use crate::command::Command;
-use crate::id::ClusterId;
 use crate::node::NodeDescription;
 use crate::{apply, security};
 
@@ -22,19 +21,12 @@ impl World {
         let manager =
             Manager { name: "m".into(), address: "10.0.0.1:7100".into(), joined_at_ms: 0 };
         world.good(Command::Bootstrap(Box::new(Cluster {
-            id: ClusterId(7),
-            name: "test".into(),
-            version: 0,
-            created_at_ms: 0,
             ca_certificate: "old\n".into(),
             ca_key: Secret::new("old key".into()),
             worker_token: Secret::new("w1".into()),
             manager_token: Secret::new("m1".into()),
-            heartbeat_period_ms: 1000,
-            lease_ms: 3000,
             managers: BTreeMap::from([(MANAGER, manager)]),
-            strategy: Default::default(),
-            upkeep: Default::default(),
+            ..crate::testing::cluster(7)
         })));
         for id in [UP, DOWN] {
             world.good(Command::RegisterNode { id, name: format!("n{}", id.0), at_ms: 1 });

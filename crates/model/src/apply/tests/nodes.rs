@@ -3,25 +3,18 @@
 use super::fixture::{Fixture, WEB};
 use crate::cluster::{Cluster, Secret};
 use crate::command::{Change, Command, Refusal, Reply};
-use crate::id::{ClusterId, NodeId};
+use crate::id::NodeId;
 use crate::node::{Availability, NodeSpec, NodeState};
 use crate::task::Observed;
 
 pub(super) fn cluster() -> Command {
     Command::Bootstrap(Box::new(Cluster {
-        id: ClusterId(1),
         name: "demo".into(),
-        version: 0,
         created_at_ms: 1,
-        ca_certificate: String::new(),
         ca_key: Secret::new("key".into()),
         worker_token: Secret::new("worker".into()),
         manager_token: Secret::new("manager".into()),
-        heartbeat_period_ms: 1_000,
-        lease_ms: 3_000,
-        managers: Default::default(),
-        strategy: Default::default(),
-        upkeep: Default::default(),
+        ..crate::testing::cluster(1)
     }))
 }
 

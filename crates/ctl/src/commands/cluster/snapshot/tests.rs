@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt as _;
 
 use cluster_model::cluster::{Cluster, Secret};
-use cluster_model::{ClusterId, Command, Manager, NodeId, State};
+use cluster_model::{Command, Manager, NodeId, State};
 use cluster_pb::control::v1 as pb;
 use cluster_pb::control::v1::save_snapshot_response::Part;
 
@@ -12,19 +12,14 @@ use crate::testing::{Ran, ca, clusterctl, context};
 fn file() -> Vec<u8> {
     let manager = Manager { name: "m1".into(), address: "10.0.0.1:7100".into(), joined_at_ms: 5 };
     let cluster = Cluster {
-        id: ClusterId(7),
         name: "prod".into(),
-        version: 0,
         created_at_ms: 5,
         ca_certificate: "certificate".into(),
         ca_key: Secret::new("key".into()),
         worker_token: Secret::new("worker".into()),
         manager_token: Secret::new("manager".into()),
-        heartbeat_period_ms: 1000,
-        lease_ms: 3000,
         managers: BTreeMap::from([(NodeId(1), manager)]),
-        strategy: Default::default(),
-        upkeep: Default::default(),
+        ..cluster_model::testing::cluster(7)
     };
     let mut state = State::default();
     cluster_model::apply(&mut state, 1, &Command::Bootstrap(Box::new(cluster))).reply.unwrap();
