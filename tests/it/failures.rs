@@ -14,21 +14,6 @@ fn ids(tasks: &[Task]) -> BTreeSet<String> {
     tasks.iter().map(|task| task.id.clone()).collect()
 }
 
-fn web(cluster: &Cluster, replicas: &str) -> Vec<Task> {
-    cluster.good(&[
-        "service",
-        "create",
-        "--name",
-        "web",
-        "--replicas",
-        replicas,
-        "--publish",
-        "80:80",
-        "web:1",
-    ]);
-    cluster.wait_running("web", replicas.parse().expect("a number"), SOON)
-}
-
 /// The pids of a node's container processes that run the example server.
 fn servers(cluster: &Cluster, node: &str) -> Vec<i32> {
     let processes = cluster.lab().processes(node).expect("the node's processes");
@@ -47,7 +32,7 @@ fn kill9(pid: i32) {
 #[test]
 fn a_killed_container_is_replaced_and_the_others_answer() {
     let cluster = Cluster::up("ctr", 1, 2);
-    let before = web(&cluster, "2");
+    let before = cluster.serve_web(2);
     let victim = &before[0];
     let pids = servers(&cluster, &victim.node);
     assert_eq!(pids.len(), 1, "one server a node: {before:?}");
@@ -90,7 +75,7 @@ fn a_killed_container_is_replaced_and_the_others_answer() {
 #[test]
 fn a_killed_agent_adopts_its_containers_and_tells_what_it_missed() {
     let cluster = Cluster::up("agent", 1, 1);
-    let before = web(&cluster, "2");
+    let before = cluster.serve_web(2);
     let lab = cluster.lab();
     let pids = servers(&cluster, "worker-1");
     assert_eq!(pids.len(), 2);
@@ -120,7 +105,7 @@ fn a_killed_agent_adopts_its_containers_and_tells_what_it_missed() {
 #[test]
 fn a_killed_shim_leaves_its_container_running_or_replaced() {
     let cluster = Cluster::up("shim", 1, 1);
-    web(&cluster, "1");
+    cluster.serve_web(1);
     let processes = cluster.lab().processes("worker-1").expect("processes");
     let shim =
         processes.iter().find(|process| process.name.contains("cluster-shim")).expect("a shim");
@@ -137,7 +122,7 @@ fn a_killed_shim_leaves_its_container_running_or_replaced() {
 #[test]
 fn a_lost_worker_is_replaced_and_its_stale_tasks_stop_on_return() {
     let cluster = Cluster::up("worker", 3, 3);
-    let before = web(&cluster, "2");
+    let before = cluster.serve_web(2);
     let lost = before[0].node.clone();
     let started = Instant::now();
     cluster.lab().kill(&lost).expect("power-off");
@@ -179,7 +164,7 @@ fn a_lost_worker_is_replaced_and_its_stale_tasks_stop_on_return() {
 #[test]
 fn a_lost_leader_costs_no_write_and_no_task() {
     let cluster = Cluster::up("leader", 3, 2);
-    let before = web(&cluster, "2");
+    let before = cluster.serve_web(2);
     let old = cluster.leader();
     let started = Instant::now();
     cluster.lab().kill(&old).expect("power-off");
@@ -275,7 +260,7 @@ fn writes_acknowledged_while_leaders_die_are_never_lost() {
 #[test]
 fn a_leader_that_hangs_is_replaced_and_yields_when_it_wakes() {
     let cluster = Cluster::up("hang", 3, 1);
-    let before = web(&cluster, "2");
+    let before = cluster.serve_web(2);
     let old = cluster.leader();
     cluster.lab().pause(&old).expect("paused");
     until("a write works", SOON, || {
@@ -320,7 +305,7 @@ fn a_task_that_eats_too_much_memory_says_so_and_is_replaced() {
 #[test]
 fn everything_comes_back_after_a_power_cut() {
     let cluster = Cluster::up("power", 3, 2);
-    web(&cluster, "2");
+    cluster.serve_web(2);
     let names: Vec<String> =
         cluster.lab().status().expect("status").into_iter().map(|node| node.name).collect();
     // All managers at once: containers run on.
@@ -363,7 +348,7 @@ fn everything_comes_back_after_a_power_cut() {
 #[test]
 fn logs_follow_all_replicas_through_any_manager() {
     let cluster = Cluster::up("logs", 3, 2);
-    let tasks = web(&cluster, "2");
+    let tasks = cluster.serve_web(2);
     let program = cluster_tests::install::bin_dir().join("clusterctl");
     let context = cluster.lab().client_context_file();
     let argv = [

@@ -223,18 +223,7 @@ fn wait_ready(cluster: &Cluster, workers: u64) -> Duration {
 fn after_a_lost_majority_containers_run_on_and_new_managers_join() {
     let cluster = Cluster::up("recover", 3, 2);
     let lab = cluster.lab();
-    cluster.good(&[
-        "service",
-        "create",
-        "--name",
-        "web",
-        "--replicas",
-        "4",
-        "--publish",
-        "80:80",
-        "web:1",
-    ]);
-    let tasks = cluster.wait_running("web", 4, SOON);
+    let tasks = cluster.serve_web(4);
     let pids = servers(&cluster);
     assert_eq!(pids.len(), 4);
 
@@ -292,18 +281,7 @@ fn after_a_lost_majority_containers_run_on_and_new_managers_join() {
 fn a_restored_snapshot_takes_over_what_still_runs() {
     let cluster = Cluster::up("restore", 1, 2);
     let lab = cluster.lab();
-    cluster.good(&[
-        "service",
-        "create",
-        "--name",
-        "web",
-        "--replicas",
-        "2",
-        "--publish",
-        "80:80",
-        "web:1",
-    ]);
-    let tasks = cluster.wait_running("web", 2, SOON);
+    let tasks = cluster.serve_web(2);
     let pids = servers(&cluster);
     let file = lab.folder().join("web.snapshot").display().to_string();
     cluster.good(&["cluster", "snapshot", "save", &file]);

@@ -12,18 +12,7 @@ use cluster_tests::{Cluster, Traffic, until};
 const GAP: Duration = Duration::from_secs(2);
 
 fn web(cluster: &Cluster) -> Vec<Ipv4Addr> {
-    cluster.good(&[
-        "service",
-        "create",
-        "--name",
-        "web",
-        "--replicas",
-        "2",
-        "--publish",
-        "80:80",
-        "web:1",
-    ]);
-    cluster.wait_running("web", 2, SOON);
+    cluster.serve_web(2);
     let addresses: Vec<Ipv4Addr> =
         cluster.workers().into_iter().map(|(_, address)| address).collect();
     for address in &addresses {

@@ -106,18 +106,7 @@ fn failures(answers: &[Answers]) -> Vec<String> {
 #[test]
 fn a_rolling_restart_fails_no_write_and_restarts_no_container() {
     let cluster = Cluster::up("roll", 3, 3);
-    cluster.good(&[
-        "service",
-        "create",
-        "--name",
-        "web",
-        "--replicas",
-        "3",
-        "--publish",
-        "80:80",
-        "web:1",
-    ]);
-    let tasks = cluster.wait_running("web", 3, SOON);
+    let tasks = cluster.serve_web(3);
     let workers = cluster.workers();
     for (_, address) in &workers {
         until("an answer", SOON, || cluster.get(*address, 80, "/"));

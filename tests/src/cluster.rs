@@ -182,6 +182,15 @@ impl Cluster {
         status.into_iter().find(|known| known.name == node).expect("the node").address
     }
 
+    /// Creates the web service on port 80 and waits until its replicas run.
+    pub fn serve_web(&self, replicas: usize) -> Vec<Task> {
+        let count = replicas.to_string();
+        let line =
+            ["service", "create", "--name", "web", "--replicas", &count, "--publish", "80:80"];
+        self.good(&[&line[..], &["web:1"]].concat());
+        self.wait_running("web", replicas, SOON)
+    }
+
     /// Name of the managers' leader.
     pub fn leader(&self) -> String {
         until("a leader", SOON, || {
