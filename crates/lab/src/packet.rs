@@ -2,7 +2,10 @@
 //!
 //! Without that header frames with unfinished checksums and segments larger than the MTU, which
 //! is what virtual cables carry, would arrive broken.
-#![allow(unsafe_code)] // Packet sockets have no safe wrapper for their address and options.
+#![expect(
+    unsafe_code,
+    reason = "packet sockets have no safe wrapper for their address and options"
+)]
 
 use std::ffi::CString;
 use std::io;

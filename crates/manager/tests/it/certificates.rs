@@ -1,6 +1,6 @@
 //! Certificates over their life: short ones, expired ones, a new CA, removal.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use cluster_identity::{
     ChannelOptions, Context, Identity, KeyAndCsr, TlsClient, TlsIdentity, connect, now_unix,
@@ -68,6 +68,11 @@ async fn confirm(address: &str, identity: &TlsIdentity) -> Result<(), Status> {
     CaClient::new(channel(address, identity)).confirm_trust(request).await.map(drop)
 }
 
+/// A moment after the last second of a certificate.
+fn expired(not_after: u64) -> Option<()> {
+    (now_unix() > not_after + 1).then_some(())
+}
+
 #[tokio::test]
 async fn a_worker_that_slept_past_its_certificate_comes_back_with_its_key_and_only_with_it() {
     let cluster = Cluster::new().await;
@@ -83,8 +88,7 @@ async fn a_worker_that_slept_past_its_certificate_comes_back_with_its_key_and_on
     .await;
     live_for(&cluster, 86_400).await;
     let old_admin = Context::load(&cluster.managers[0].data.join("admin.json")).unwrap();
-    let asleep = Duration::from_secs(leaf.not_after.saturating_sub(now_unix()) + 2);
-    tokio::time::sleep(asleep).await;
+    eventually("the certificate's end", async || expired(leaf.not_after)).await;
 
     let refused =
         connect(address, &TlsClient::manager(&worker.identity), &ChannelOptions::default()).await;
@@ -140,7 +144,7 @@ async fn managers_whose_certificates_expired_while_all_were_off_come_back_by_the
         manager.kill();
     }
     let last = (0..3).map(|manager| kept(&cluster, manager).not_after().unwrap()).max().unwrap();
-    tokio::time::sleep(Duration::from_secs(last.saturating_sub(now_unix()) + 2)).await;
+    eventually("the certificates' end", async || expired(last)).await;
     for manager in &mut cluster.managers {
         manager.start_again(&[]);
     }

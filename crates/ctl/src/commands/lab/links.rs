@@ -55,7 +55,7 @@ fn millis(text: &str) -> Result<u32, String> {
 fn percent(text: &str) -> Result<u32, String> {
     let number: Option<f64> = text.trim_end_matches('%').parse().ok();
     match number.filter(|number| (0.0..=100.0).contains(number)) {
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // It is in range.
+        // At most a million, which a u32 holds.
         Some(number) => Ok((number * 10_000.0).round() as u32),
         None => Err(format!("`{text}` is not a percentage; write for example 5%")),
     }

@@ -135,8 +135,8 @@ fn a_new_data_key_counts_from_the_next_record_on() {
 
 /// What encryption costs a log on a real disk: batches of 50 entries of 200 bytes, each synced.
 #[test]
-#[ignore = "a measurement"]
-fn measure() {
+#[ignore = "a measurement, for docs/benchmarks.md: it asserts nothing"]
+fn what_encryption_costs() {
     let run = |keys: Option<Keyring>| {
         let folder = tempfile::tempdir().unwrap();
         let disk: Arc<dyn Disk> = Arc::new(crate::raft::disk::OsDisk);
