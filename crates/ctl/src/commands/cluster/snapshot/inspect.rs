@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use cluster_archive::{Header, Member};
-use cluster_model::State;
+use cluster_identity::CaDigest;
+use cluster_model::{Cluster, State};
 use serde::Serialize;
 
 use crate::Invocation;
@@ -33,6 +34,8 @@ pub struct SnapshotView {
     pub term: u64,
     pub program: String,
     pub state_hash: String,
+    /// Digest of the CA, as in join tokens; empty when it cannot be read.
+    pub ca_digest: String,
     pub services: usize,
     pub tasks: usize,
     pub workers: usize,
@@ -59,12 +62,18 @@ impl SnapshotView {
             term: header.term,
             program: header.program,
             state_hash: header.state_hash,
+            ca_digest: state.cluster().map(ca_digest).unwrap_or_default(),
             services: state.services().filter(|service| !service.removed).count(),
             tasks: state.task_count(),
             workers: state.node_count(),
             managers: header.managers.into_iter().map(member).collect(),
         }
     }
+}
+
+/// Workers know the CA that was theirs last: a snapshot of another one does not bring them back.
+fn ca_digest(cluster: &Cluster) -> String {
+    CaDigest::of_pem(&cluster.ca_certificate).map_or_else(|_| String::new(), |ca| ca.to_string())
 }
 
 pub fn run(args: &Args, invocation: &mut Invocation) -> Result<(), Error> {
@@ -80,6 +89,7 @@ pub fn run(args: &Args, invocation: &mut Invocation) -> Result<(), Error> {
         ("version", view.program),
         ("term, index", format!("{}, {}", view.term, view.index)),
         ("state hash", view.state_hash),
+        ("CA", view.ca_digest),
         ("services", view.services.to_string()),
         ("tasks", view.tasks.to_string()),
         ("workers", view.workers.to_string()),
