@@ -23,6 +23,7 @@ use tokio::time::Instant;
 use crate::context::{Context, chain};
 use crate::founding::ADMIN_CONTEXT;
 use crate::keys::KeyStore;
+use crate::raft::View;
 
 /// The date is looked at so often: a machine that was suspended notices.
 const LOOK_PERIOD: Duration = Duration::from_secs(60);
@@ -124,7 +125,8 @@ pub async fn run(
             changed = feed.changed() => changed?,
             () = tokio::time::sleep(left) => {}
         }
-        let state = context.raft.view().state;
+        let view = context.raft.view();
+        let state = view.state.clone();
         // Not a member yet, or no longer: nothing here is its business.
         if !state.is_member(context.node_id) {
             continue;
@@ -140,7 +142,7 @@ pub async fn run(
             refresh_admin(&data_dir.as_ref().join(ADMIN_CONTEXT), &state);
         }
         looked_at = Some(trust);
-        lock(&context, &keys, &state).await?;
+        lock(&context, &keys, &view).await?;
         confirm(&context, &state).await?;
         if Instant::now() >= sweep_at {
             sweep_at = Instant::now() + SWEEP_PERIOD;
@@ -149,10 +151,15 @@ pub async fn run(
     }
 }
 
-fn follow(context: &Context, keys: &KeyStore, state: &State, is_due: bool) -> anyhow::Result<()> {
-    let tls: &TlsIdentity = &context.identity;
+/// Who was removed is refused from now on.
+pub fn deny_removed(tls: &TlsIdentity, state: &State) {
     let revoked = state.security().into_iter().flat_map(|security| security.revoked.keys());
     tls.deny(revoked.map(ToString::to_string).collect::<HashSet<_>>());
+}
+
+fn follow(context: &Context, keys: &KeyStore, state: &State, is_due: bool) -> anyhow::Result<()> {
+    let tls: &TlsIdentity = &context.identity;
+    deny_removed(tls, state);
     let now = now_unix();
     if is_wanted(&tls.identity(), &tls.leaf(), state, now) && !is_due {
         return Ok(());
@@ -199,22 +206,29 @@ fn refresh_admin(path: &Path, state: &State) {
 }
 
 /// Locks the folder, opens the lock or changes it, and makes new data keys, as the state wants.
-async fn lock(context: &Context, keys: &KeyStore, state: &State) -> anyhow::Result<()> {
-    let security = state.security();
+async fn lock(context: &Context, keys: &KeyStore, view: &View) -> anyhow::Result<()> {
+    let (security, index) = (view.state.security(), view.applied_index);
     let wanted = security.and_then(|security| security.unlock_key.as_ref());
     let wanted = wanted.map(|key| UnlockKey::parse(key.expose())).transpose();
     let wanted = wanted.context("the unlock key in the state cannot be read")?;
     let data_keys = security.map_or(0, |security| security.data_keys);
+    // After a loss of power the first view may be older than what the folder followed already.
+    if index < keys.index() {
+        return Ok(());
+    }
     let has_lock = keys.has_lock(wanted.as_ref());
-    if has_lock && keys.epoch() >= data_keys {
+    if has_lock && keys.epoch() >= data_keys && keys.is_complete() {
         return Ok(());
     }
     let locked = wanted.is_some();
-    if has_lock {
+    if has_lock && keys.is_complete() {
         keys.rotate(data_keys)?;
         tracing::info!("new data key");
     } else {
-        keys.set_lock(wanted, data_keys)?;
+        // A crash between the two is taken up here.
+        if !has_lock {
+            keys.set_lock(wanted, data_keys, index)?;
+        }
         keys.store_identity(&context.identity.identity())?;
         tracing::info!(locked, "data folder locked as the cluster wants it");
     }

@@ -48,6 +48,8 @@ pub enum Error {
         path.display()
     )]
     WrongKey { path: PathBuf },
+    #[error("cannot keep the manager's certificate")]
+    Identity(#[from] IdentityError),
     #[error("cannot write {}", path.display())]
     Write {
         path: PathBuf,
@@ -62,6 +64,9 @@ struct File {
     /// The wish of the state for new data keys that was followed last.
     #[serde(default)]
     epoch: u64,
+    /// Log index of the state that the lock follows.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    index: u64,
     /// In the clear, or sealed.
     #[serde(skip_serializing_if = "Option::is_none")]
     keys: Option<Kept>,
@@ -75,12 +80,20 @@ struct Kept {
     data: Vec<KeptKey>,
     /// What the manager's private key is sealed with.
     identity: String,
+    /// What it was sealed with before, while it is being sealed anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    identity_before: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]
 struct KeptKey {
     id: String,
     key: String,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_zero(index: &u64) -> bool {
+    *index == 0
 }
 
 /// The keys of one data folder.
@@ -90,10 +103,14 @@ pub struct KeyStore {
     now: Mutex<Now>,
 }
 
+#[derive(Clone)]
 struct Now {
     lock: Option<UnlockKey>,
     identity: [u8; KEY],
+    /// Until the private key is sealed with the new one.
+    identity_before: Option<[u8; KEY]>,
     epoch: u64,
+    index: u64,
     /// Keys that were current in this process, and since when they are not: a file may just be
     /// written with one.
     retired: HashMap<u64, Instant>,
@@ -138,23 +155,33 @@ impl KeyStore {
             return Err(damaged());
         }
         let identity = key(&kept.identity).ok_or_else(damaged)?;
+        let before = kept.identity_before.as_deref();
+        let identity_before = before.map(|text| key(text).ok_or_else(damaged)).transpose()?;
         let current = keys.remove(0);
         let ring = Keyring::new(current, keys);
-        let now = Now { lock, identity, epoch: file.epoch, retired: HashMap::new() };
+        let File { epoch, index, .. } = file;
+        let retired = HashMap::new();
+        let now = Now { lock, identity, identity_before, epoch, index, retired };
         Ok(Self { dir: dir.to_owned(), ring, now: Mutex::new(now) })
     }
 
     fn make(dir: &Path) -> Self {
         let identity = *DataKey::generate().expose();
-        let now = Now { lock: None, identity, epoch: 0, retired: HashMap::new() };
+        let retired = HashMap::new();
+        let now = Now { lock: None, identity, identity_before: None, epoch: 0, index: 0, retired };
         let ring = Keyring::new(DataKey::generate(), Vec::new());
         Self { dir: dir.to_owned(), ring, now: Mutex::new(now) }
+    }
+
+    /// Whether the folder has keys: one of an older program has none, and its files are in the clear.
+    pub fn is_kept(&self) -> bool {
+        self.dir.join(FILE).exists()
     }
 
     /// Writes keys that were made down, before anything is encrypted with them.
     pub fn keep(&self) -> Result<(), Error> {
         let now = self.now();
-        if self.dir.join(FILE).exists() {
+        if self.is_kept() {
             return Ok(());
         }
         self.write(&now, &self.ring.all())
@@ -179,19 +206,42 @@ impl KeyStore {
         self.now().epoch
     }
 
-    /// Locks the folder with a key, or with none, and makes a new data key.
-    pub fn set_lock(&self, lock: Option<UnlockKey>, epoch: u64) -> Result<(), Error> {
+    /// What the folder is locked with.
+    pub fn lock(&self) -> Option<UnlockKey> {
+        self.now().lock.clone()
+    }
+
+    /// Log index of the state that the lock follows: an older state's wish is old news.
+    pub fn index(&self) -> u64 {
+        self.now().index
+    }
+
+    /// Locks the folder with a key, or with none, as the state of a log index wants it; makes a new
+    /// data key, and a new one for the manager's private key, since copies of the old ones may exist.
+    /// The lock is complete once [`KeyStore::store_identity`] has sealed the private key with it.
+    pub fn set_lock(&self, lock: Option<UnlockKey>, epoch: u64, index: u64) -> Result<(), Error> {
         let mut now = self.now();
-        let next = Now { lock, epoch, identity: now.identity, retired: now.retired.clone() };
+        let next = Now {
+            lock,
+            identity: *DataKey::generate().expose(),
+            identity_before: Some(now.identity),
+            epoch,
+            index,
+            retired: now.retired.clone(),
+        };
         *now = self.renew(next)?;
         Ok(())
+    }
+
+    /// Whether the private key is kept as the lock wants it.
+    pub fn is_complete(&self) -> bool {
+        self.now().identity_before.is_none()
     }
 
     /// Makes a new data key; what is written from now on uses it.
     pub fn rotate(&self, epoch: u64) -> Result<(), Error> {
         let mut now = self.now();
-        let Now { lock, identity, retired, .. } = &*now;
-        let next = Now { lock: lock.clone(), identity: *identity, epoch, retired: retired.clone() };
+        let next = Now { epoch, ..now.clone() };
         *now = self.renew(next)?;
         Ok(())
     }
@@ -227,22 +277,30 @@ impl KeyStore {
 
     /// The manager's identity, whatever its age.
     pub fn load_identity(&self) -> Result<Identity, IdentityError> {
-        let secret = self.now().identity;
+        let Now { identity, identity_before, .. } = self.now().clone();
         Identity::load_sealed(&self.dir, |sealed| {
-            let opened = unseal_small(&secret, IDENTITY, &hex::decode(sealed).ok()?)?;
+            let sealed = hex::decode(sealed).ok()?;
+            let mut secrets = std::iter::once(identity).chain(identity_before);
+            let opened = secrets.find_map(|secret| unseal_small(&secret, IDENTITY, &sealed))?;
             String::from_utf8(opened).ok()
         })
     }
 
     /// Keeps the manager's identity, its key sealed while the folder is locked.
-    pub fn store_identity(&self, identity: &Identity) -> Result<(), IdentityError> {
-        let now = self.now();
-        if now.lock.is_none() {
-            return identity.store(&self.dir);
+    pub fn store_identity(&self, identity: &Identity) -> Result<(), Error> {
+        let mut now = self.now();
+        match now.lock {
+            None => identity.store(&self.dir)?,
+            Some(_) => identity.store_sealed(&self.dir, |pem| {
+                hex::encode(seal_small(&now.identity, IDENTITY, pem.as_bytes()))
+            })?,
         }
-        identity.store_sealed(&self.dir, |pem| {
-            hex::encode(seal_small(&now.identity, IDENTITY, pem.as_bytes()))
-        })
+        if now.identity_before.is_some() {
+            let next = Now { identity_before: None, ..now.clone() };
+            self.write(&next, &self.ring.all())?;
+            *now = next;
+        }
+        Ok(())
     }
 
     fn write(&self, now: &Now, keys: &[DataKey]) -> Result<(), Error> {
@@ -255,15 +313,17 @@ impl KeyStore {
                 })
                 .collect(),
             identity: hex::encode(now.identity),
+            identity_before: now.identity_before.map(hex::encode),
         };
         let path = self.dir.join(FILE);
         let unwritable = |_| Error::Damaged { path: path.clone() };
+        let (version, epoch, index) = (VERSION, now.epoch, now.index);
         let file = match &now.lock {
-            None => File { version: VERSION, epoch: now.epoch, keys: Some(kept), locked: None },
+            None => File { version, epoch, index, keys: Some(kept), locked: None },
             Some(key) => {
                 let bytes = serde_json::to_vec(&kept).map_err(unwritable)?;
                 let sealed = hex::encode(seal_small(key.as_bytes(), RING, &bytes));
-                File { version: VERSION, epoch: now.epoch, keys: None, locked: Some(sealed) }
+                File { version, epoch, index, keys: None, locked: Some(sealed) }
             }
         };
         let bytes = serde_json::to_vec_pretty(&file).map_err(unwritable)?;
@@ -308,7 +368,7 @@ mod tests {
         let (key, wrong) = (UnlockKey::generate().unwrap(), UnlockKey::generate().unwrap());
         let store = KeyStore::open(dir.path(), None).unwrap();
         let before = store.ring().current();
-        store.set_lock(Some(key.clone()), 0).unwrap();
+        store.set_lock(Some(key.clone()), 0, 0).unwrap();
         assert!(
             store.has_lock(Some(&key)) && !store.has_lock(None) && !store.has_lock(Some(&wrong))
         );
@@ -321,10 +381,10 @@ mod tests {
         assert!(matches!(KeyStore::open(dir.path(), Some(&wrong)), Err(Error::WrongKey { .. })));
         let again = KeyStore::open(dir.path(), Some(&key)).unwrap();
         assert_eq!(ids(&again), [current.id(), before.id()]);
-        again.set_lock(Some(wrong.clone()), 0).unwrap();
+        again.set_lock(Some(wrong.clone()), 0, 0).unwrap();
         assert!(matches!(KeyStore::open(dir.path(), Some(&key)), Err(Error::WrongKey { .. })));
         let again = KeyStore::open(dir.path(), Some(&wrong)).unwrap();
-        again.set_lock(None, 0).unwrap();
+        again.set_lock(None, 0, 0).unwrap();
         assert_eq!(KeyStore::open(dir.path(), None).unwrap().ring().all().len(), 4);
     }
 
@@ -361,7 +421,7 @@ mod tests {
         store.store_identity(&identity).unwrap();
         assert!(text().contains("PRIVATE KEY"));
         let key = UnlockKey::generate().unwrap();
-        store.set_lock(Some(key.clone()), 0).unwrap();
+        store.set_lock(Some(key.clone()), 0, 0).unwrap();
         // As after a crash before the identity was sealed.
         assert!(store.load_identity().is_ok());
         store.store_identity(&identity).unwrap();
@@ -382,7 +442,7 @@ mod tests {
             let path = dir.path().join(FILE);
             if std::env::var_os("UPDATE_GOLDEN").is_some() {
                 let store = KeyStore::open(dir.path(), None).unwrap();
-                store.set_lock(lock.cloned(), 41).unwrap();
+                store.set_lock(lock.cloned(), 41, 0).unwrap();
                 std::fs::copy(&path, golden.join(name)).unwrap();
             }
             std::fs::copy(golden.join(name), &path).unwrap();

@@ -54,11 +54,15 @@ const KEEPALIVE_PERIOD: Duration = Duration::from_secs(4);
 const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
 
+/// What is wrong with a folder whose log is gone.
+const LOST: &str = "holds a manager's certificate but no log: the folder is damaged; restore it, or \
+                    join again with an empty one (--join, --token)";
+
 /// Runs a manager until it is told to stop or cannot go on.
 pub async fn run(cli: Cli) -> anyhow::Result<()> {
     cli.check().map_err(|problem| anyhow::anyhow!("{problem}"))?;
     let mut signals = shutdown::Signals::listen()?;
-    let host = Host::default();
+    let (host, data_dir) = (Host::default(), cli.data_dir.clone());
     // A locked manager may wait for its key for long.
     let mut manager = tokio::select! {
         started = Box::pin(Manager::start(cli, &host)) => started?,
@@ -68,7 +72,10 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         }
     };
     let early = tokio::select! {
-        taken = Box::pin(manager.take_part()) => { taken?; None }
+        taken = Box::pin(manager.take_part()) => match taken {
+            Ok(()) => None,
+            Err(error) => return ended(error, &data_dir),
+        },
         signal = signals.recv() => Some(signal),
     };
     manager
@@ -79,6 +86,16 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
             }
         })
         .await
+}
+
+/// The end of a manager that did not become a member: in order, if it was removed before.
+fn ended(error: anyhow::Error, data_dir: &Path) -> anyhow::Result<()> {
+    if error.downcast_ref::<join::Removed>().is_none() {
+        return Err(error);
+    }
+    standing::mark(data_dir, &error.to_string());
+    tracing::warn!(reason = %error, "this manager ends: its data folder is of no more use");
+    Ok(())
 }
 
 /// A manager that serves; whoever holds it decides when it ends.
@@ -136,6 +153,8 @@ impl Manager {
             recover::complete(&context, &cli.data_dir, recovery).await?;
         }
         certificates::rescue(&context, &keys).await?;
+        // Before anybody is served: what follows the state comes later.
+        certificates::deny_removed(&context.identity, &context.raft.view().state);
         let scope = Arc::new(Scope::root("manager"));
         scope.spawn("reports", OnError::Shutdown, {
             let context = context.clone();
@@ -245,6 +264,12 @@ async fn who_am_i(
     keys: &KeyStore,
 ) -> anyhow::Result<(Identity, Option<Founding>)> {
     let has_state = || RaftNode::has_state(&*host.disk, &raft_dir(&cli.data_dir));
+    // A member that lost its log must not vote again as if it had never voted.
+    let was_begun = begun::is_marked(&cli.data_dir)
+        .with_context(|| format!("cannot look into {}", cli.data_dir.display()))?;
+    if was_begun && !has_state()? {
+        bail!("{} {LOST}", cli.data_dir.display());
+    }
     if let Some(founding) = founding::pending(&cli.data_dir)? {
         let identity = founding::credentials(&cli.data_dir, &founding)?;
         return Ok((identity, Some(founding)));
@@ -260,16 +285,9 @@ async fn who_am_i(
         if identity.role != Role::Manager {
             bail!("{} belongs to a {}, not to a manager", cli.data_dir.display(), identity.role);
         }
-        // A crash while joining leaves a certificate alone, and joining goes on from there; but a
-        // member that lost its log must not vote again as if it had never voted.
-        let was_begun = begun::is_marked(&cli.data_dir)
-            .with_context(|| format!("cannot look into {}", cli.data_dir.display()))?;
-        if (cli.join.is_empty() || was_begun) && !has_state()? {
-            bail!(
-                "{} holds a manager's certificate but no log: the folder is damaged; restore it, \
-                 or join again with an empty one (--join, --token)",
-                cli.data_dir.display()
-            );
+        // A crash while joining leaves a certificate alone, and joining goes on from there.
+        if cli.join.is_empty() && !has_state()? {
+            bail!("{} {LOST}", cli.data_dir.display());
         }
         return Ok((identity, None));
     }

@@ -33,7 +33,11 @@ const RETRY_MAX_MS: u64 = 60_000;
 /// included, in the clear: with autolock on none is written `beside` the locked data.
 pub async fn run(context: Context, dir: PathBuf, beside: bool) -> anyhow::Result<()> {
     let (looked, folder) = (wall_ms(), dir.clone());
-    let mut last_ms = cluster_daemon::blocking(move || newest_ms(&folder, looked)).await?;
+    let looking = move || {
+        remove_unfinished(&folder);
+        newest_ms(&folder, looked)
+    };
+    let mut last_ms = cluster_daemon::blocking(looking).await?;
     if last_ms > 0 {
         context.dispatch.wellbeing.snapshot_written(last_ms);
     }
@@ -91,6 +95,18 @@ fn names(dir: &Path) -> Vec<String> {
     names.retain(|name| moment(name).is_some());
     names.sort();
     names
+}
+
+/// What a crash left: a whole state in the clear that no schedule would remove.
+fn remove_unfinished(dir: &Path) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let finished = entry.path().with_extension(SUFFIX.trim_start_matches('.'));
+        let name = finished.file_name().and_then(|name| name.to_str()).and_then(moment);
+        let is_ours = entry.path().extension().is_some_and(|end| end == "tmp") && name.is_some();
+        if is_ours && let Err(error) = fs::remove_file(entry.path()) {
+            tracing::warn!(path = %entry.path().display(), %error, "cannot remove an unfinished snapshot");
+        }
+    }
 }
 
 /// When the newest was written; 0: there is none.

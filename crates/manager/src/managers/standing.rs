@@ -57,6 +57,15 @@ pub fn check(data_dir: &Path) -> anyhow::Result<()> {
     )
 }
 
+/// Notes in the folder that its manager was removed: it does not start again.
+pub fn mark(data_dir: &Path, reason: &str) {
+    let mark = Mark { at_ms: wall_ms(), reason: reason.to_owned() };
+    let bytes = serde_json::to_vec(&mark).unwrap_or_default();
+    if let Err(error) = fsx::write_atomic(&path(data_dir), &bytes, 0o600) {
+        tracing::warn!(%error, "cannot note that this manager was removed");
+    }
+}
+
 /// Waits until this manager is told that it is no longer one; why, for people.
 pub async fn lost(context: Context, data_dir: &Path) -> String {
     let mut votes = None;
@@ -77,11 +86,7 @@ pub async fn lost(context: Context, data_dir: &Path) -> String {
                 "this manager is no longer in the cluster: the manager at {address} says that it \
                  was removed, or that the cluster was recovered without it"
             );
-            let mark = Mark { at_ms: wall_ms(), reason: reason.clone() };
-            let bytes = serde_json::to_vec(&mark).unwrap_or_default();
-            if let Err(error) = fsx::write_atomic(&path(data_dir), &bytes, 0o600) {
-                tracing::warn!(error = %error, "cannot note that this manager was removed");
-            }
+            mark(data_dir, &reason);
             return reason;
         }
     }

@@ -53,18 +53,17 @@ pub fn pending(data_dir: &Path) -> anyhow::Result<Option<Pending>> {
 /// Writes the new manager's log, certificate and context, reads its state again and compares.
 pub fn found(data_dir: &Path, source: &Source) -> anyhow::Result<()> {
     let making = data_dir.join(MAKING);
-    if making.exists() {
-        // Of a recovery that never got so far as to count.
-        fs::remove_dir_all(&making)
-            .with_context(|| format!("cannot remove {}", making.display()))?;
-    }
+    // `run` has removed what an earlier recovery left.
     fs::create_dir(&making).with_context(|| format!("cannot make {}", making.display()))?;
     let Source { state, cluster_id, node_id, manager, begins, .. } = source;
     let cluster = state.cluster().context("there is no cluster in the state")?;
     let raft = raft_dir(&making);
-    // Locked again, where that is wished, once the manager runs and knows the state.
+    // One from a snapshot is locked, where that is wished, once the manager runs and knows the state.
     let keys = KeyStore::open(&making, None)?;
     keys.keep()?;
+    if source.lock.is_some() {
+        keys.set_lock(source.lock.clone(), 0, 0)?;
+    }
     let ring = Some(keys.ring());
     let voter = (*node_id, manager.address.as_str());
     offline::found(&raft, *cluster_id, voter, state, *begins, ring.clone())
@@ -79,9 +78,7 @@ pub fn found(data_dir: &Path, source: &Source) -> anyhow::Result<()> {
         let subject = Subject { role, node_id, cluster_id: cluster_id.to_string() };
         ca.issue(&subject, now_unix(), DEFAULT_VALIDITY)
     };
-    issue(Role::Manager, node_id.to_string())?
-        .store(&making)
-        .context("cannot store the manager's certificate")?;
+    keys.store_identity(&issue(Role::Manager, node_id.to_string())?)?;
     let admin = issue(Role::Admin, cluster_model::NodeId(crate::context::mint()).to_string())?;
     let context = making.join(ADMIN_CONTEXT);
     cluster_identity::Context::new(&cluster.name, vec![manager.address.clone()], &admin)
@@ -97,6 +94,12 @@ pub fn found(data_dir: &Path, source: &Source) -> anyhow::Result<()> {
 
 /// Puts what was made in its place; whether there was something to do.
 pub fn finish_swap(data_dir: &Path) -> anyhow::Result<bool> {
+    // Of a recovery that never got so far as to count: a state that may lie there in the clear.
+    let making = data_dir.join(MAKING);
+    if making.exists() {
+        fs::remove_dir_all(&making)
+            .with_context(|| format!("cannot remove {}", making.display()))?;
+    }
     let made = data_dir.join(MADE);
     if !made.is_dir() {
         return Ok(false);

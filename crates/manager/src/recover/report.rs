@@ -80,6 +80,12 @@ pub fn before(cli: &Recover, source: &Source) -> String {
             line("", "workers that joined since then must join again with empty folders");
         }
     }
+    if matches!(source.kind, Kind::Data { .. }) && cli.data_dir.join("removed.json").exists() {
+        line(
+            "beware",
+            "this manager was removed from the cluster: the others may hold a newer state",
+        );
+    }
     for (place, manager) in source.dropped.iter().enumerate() {
         let label = if place == 0 { "dropped" } else { "" };
         line(label, &format!("manager {} (id {}, {})", manager.name, manager.id, manager.address));
@@ -107,11 +113,18 @@ pub fn before(cli: &Recover, source: &Source) -> String {
 /// What to do next.
 pub fn after(cli: &Recover, source: &Source) -> String {
     let dir = cli.data_dir.display();
+    let lock = match source.lock {
+        Some(_) => {
+            "\nThe folder is locked as before: the manager wants the unlock key when it starts."
+        }
+        None => "",
+    };
     format!(
         "Recovered: state hash {} as of index {}.\n\
          Start the manager:       cluster-manager --data-dir {dir} --listen {address} --name {name}\n\
          Then join others anew:   clusterctl cluster token --role manager\n\
-         Workers come back by themselves; their containers run on.",
+         Workers come back by themselves; their containers run on.\n\
+         {dir}/admin.json is a key to everything: take it away once it is imported.{lock}",
         source.hash,
         source.index,
         address = source.manager.address,

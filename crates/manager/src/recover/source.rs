@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, bail};
 use cluster_archive::{Member, state_hash};
-use cluster_identity::{Identity, Role};
+use cluster_identity::{Identity, Role, UnlockKey};
 use cluster_model::{ClusterId, Manager, NodeId, State};
 
 use super::raft_dir;
@@ -35,6 +35,8 @@ pub struct Source {
     pub node_id: NodeId,
     pub manager: Manager,
     pub begins: Beginning,
+    /// What the folder was locked with; the new one is locked with it, too.
+    pub lock: Option<UnlockKey>,
 }
 
 pub enum Kind {
@@ -67,7 +69,9 @@ pub fn from_data(cli: &Recover) -> anyhow::Result<Source> {
     let cluster_id: ClusterId =
         identity.cluster_id.parse().context("the certificate names no cluster id")?;
     let own: NodeId = identity.node_id.parse().context("the certificate names no node id")?;
-    let contents = offline::read(&raft, cluster_id, own, Some(keys.ring()))
+    // Looking makes no keys: what would be written with them could not be read again.
+    let ring = keys.is_kept().then(|| keys.ring());
+    let contents = offline::read(&raft, cluster_id, own, ring)
         .with_context(|| format!("cannot read {}", raft.display()))?;
     let state = contents.state;
     let cluster = state.cluster().with_context(|| {
@@ -97,7 +101,9 @@ pub fn from_data(cli: &Recover) -> anyhow::Result<Source> {
     };
     let kind = Kind::Data { was, committed: contents.committed, snapshot: contents.snapshot };
     let position = (contents.newest_term, contents.term, contents.index);
-    finish(state, cluster_id, position, kind, dropped, name, address)
+    let mut source = finish(state, cluster_id, position, kind, dropped, name, address)?;
+    source.lock = keys.lock();
+    Ok(source)
 }
 
 /// A snapshot, for a folder that is empty yet.
@@ -160,5 +166,18 @@ fn finish(
         Beginning { index: index.saturating_add(AHEAD), term: newest_term.saturating_add(AHEAD) };
     let manager = Manager { name, address, joined_at_ms: wall_ms() };
     let node_id = NodeId(mint());
-    Ok(Source { state, hash, cluster_id, index, term, kind, dropped, node_id, manager, begins })
+    let lock = None;
+    Ok(Source {
+        state,
+        hash,
+        cluster_id,
+        index,
+        term,
+        kind,
+        dropped,
+        node_id,
+        manager,
+        begins,
+        lock,
+    })
 }
