@@ -7,9 +7,9 @@ use crate::Error;
 
 /// Payload of a block.
 const BLOCK: usize = 256 * 1024;
-const HEAD: usize = 8;
+pub(crate) const HEAD: usize = 8;
 
-fn checksum(number: u64, bytes: &[u8]) -> u32 {
+pub(crate) fn checksum(number: u64, bytes: &[u8]) -> u32 {
     let mut sum = crc32fast::Hasher::new();
     sum.update(&number.to_le_bytes());
     sum.update(bytes);

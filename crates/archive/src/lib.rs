@@ -10,6 +10,8 @@
 //! Never here: the managers' own log and snapshots (`cluster_manager::raft`), networks, clocks.
 
 mod blocks;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod hash;
 #[cfg(test)]
 mod tests;

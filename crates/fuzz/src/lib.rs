@@ -41,6 +41,7 @@ pub const TARGETS: &[Target] = &[
     target("commands", "commands of the log, applied", raft::commands),
     target("log_records", "records and segments of the log", raft::records),
     target("snapshot", "snapshot files and the state in them", raft::snapshot),
+    target("state_file", "saved snapshots of a whole cluster", files::state_file),
     target("documents", "image manifests, indexes and configurations", images::documents),
     target("layer", "layers of images, unpacked", images::layer),
     target("archive", "image archives, imported", images::archive),

@@ -63,6 +63,7 @@ replays![
     commands,
     log_records,
     snapshot,
+    state_file,
     documents,
     layer,
     archive,
