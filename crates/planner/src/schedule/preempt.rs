@@ -6,6 +6,9 @@
 //! successor, which looks for another node. Their room is kept by `claim`, which is also why
 //! nothing more is taken for the same task while they stop.
 //!
+//! Tasks are looked at one after the other: what a later one frees may leave room for an earlier one,
+//! too, whose victim then stopped for nothing. It is not taken back; its successor finds a node.
+//!
 //! Never for a task whose slot keeps failing to start: it would take room over and over.
 
 use std::cmp::Reverse;

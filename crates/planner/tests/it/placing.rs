@@ -271,19 +271,23 @@ fn check_preemption(before: &State, after: &State, changes: &[Change]) {
             by_node.entry(victim.node.expect("placed")).or_default().push(victim);
         }
     }
+    // Whom it makes way for may after all wait elsewhere: a later victim can leave room for several.
+    let waiting: Vec<&Task> = after
+        .unassigned_tasks()
+        .filter(|task| {
+            let message = task.status.message.as_deref();
+            message.is_some_and(|message| message.starts_with("waits for room: preempts"))
+        })
+        .collect();
     for (id, victims) in by_node {
         let node = after.node(id).expect("known");
         let suffix = format!(" on {}", node.name);
-        let takers: Vec<&Task> = after
-            .unassigned_tasks()
-            .filter(|task| {
-                task.status.message.as_deref().is_some_and(|message| {
-                    message.starts_with("waits for room: preempts") && message.ends_with(&suffix)
-                })
-            })
-            .collect();
+        let ends_here = |task: &&Task| {
+            task.status.message.as_deref().is_some_and(|message| message.ends_with(&suffix))
+        };
+        let takers: Vec<&Task> = waiting.iter().copied().filter(ends_here).collect();
         for victim in &victims {
-            let outranked = takers.iter().any(|taker| {
+            let outranked = waiting.iter().any(|taker| {
                 taker.service != victim.service
                     && priority(after, taker) >= priority(after, victim) + 10
             });
