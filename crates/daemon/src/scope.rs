@@ -142,6 +142,8 @@ impl Scope {
         F: Future<Output: Outcome> + Send + 'static,
     {
         let (token, inner) = (self.inner.token.clone(), self.inner.clone());
+        // Each future that wraps another holds room for it twice: there are thousands of sessions.
+        let task = Box::pin(task);
         self.start(kind, async move {
             let run = supervise(task);
             if let Some(Err(error)) = token.run_until_cancelled(run).await {

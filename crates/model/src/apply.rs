@@ -152,7 +152,7 @@ impl Step<'_> {
             return Ok(Reply::Node { id, version: node.version });
         }
         // Tasks of a node that is not ready are no endpoints.
-        let reachable = node.state != NodeState::Ready
+        let moved = node.state != NodeState::Ready
             || (&node.description.address, node.description.mesh_port)
                 != (&description.address, description.mesh_port);
         let returned = node.state == NodeState::Down;
@@ -163,7 +163,7 @@ impl Step<'_> {
         }
         node.description = description.clone();
         self.write_node(node);
-        if reachable {
+        if moved && self.is_backend(id) {
             self.state.tables.endpoints_version = self.index;
         }
         if returned {
@@ -247,6 +247,12 @@ impl Step<'_> {
         if removed && self.state.tasks_of_service(service).next().is_none() {
             self.state.remove_service(service);
         }
+    }
+
+    /// A task of the node is an endpoint, or is one as soon as the node is heard. Workers are told of
+    /// endpoints that changed, all of them: nodes that come and go without any must cost nothing.
+    fn is_backend(&self, node: NodeId) -> bool {
+        self.state.tasks_of_node(node).any(|task| task.serves() && self.publishes(task.service))
     }
 
     fn publishes(&self, service: ServiceId) -> bool {

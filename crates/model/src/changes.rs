@@ -7,7 +7,7 @@ use imbl::ordmap::DiffItem;
 
 use crate::id::{NodeId, ServiceId, TaskId};
 use crate::state::State;
-use crate::task::Task;
+use crate::task::{Desired, Task};
 
 /// Objects that were added, changed or removed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -27,6 +27,8 @@ pub struct TaskChange {
     pub task: TaskId,
     pub service: ServiceId,
     pub node: Option<NodeId>,
+    /// Its worker may have to be told: more changed than what the worker itself reported.
+    pub assignment: bool,
 }
 
 impl State {
@@ -56,9 +58,14 @@ fn key<'a, K, V>(item: &DiffItem<'a, 'a, K, V>) -> &'a K {
 }
 
 fn task_change(item: &DiffItem<'_, '_, TaskId, std::sync::Arc<Task>>) -> TaskChange {
-    let task = match item {
-        DiffItem::Add(_, task) | DiffItem::Remove(_, task) => task,
-        DiffItem::Update { new: (_, task), .. } => task,
+    let (task, assignment) = match item {
+        DiffItem::Add(_, task) | DiffItem::Remove(_, task) => (task, true),
+        DiffItem::Update { old: (_, old), new: (_, task) } => (task, told(old) != told(task)),
     };
-    TaskChange { task: task.id, service: task.service, node: task.node }
+    TaskChange { task: task.id, service: task.service, node: task.node, assignment }
+}
+
+/// What a worker is told of a task. What is over for the managers is told as ended.
+fn told(task: &Task) -> (Option<NodeId>, Desired, u64, bool) {
+    (task.node, task.desired, task.withdrawn, task.status.state.is_terminal())
 }

@@ -25,7 +25,8 @@ use crate::task::Task;
 pub struct State {
     pub(crate) tables: Tables,
     // Derived from the tables, rebuilt when a snapshot is read.
-    slots: OrdSet<(ServiceId, u32, TaskId)>,
+    /// The same values as in the table: what looks at a service reads its tasks in one walk.
+    slots: OrdMap<(ServiceId, u32, TaskId), Arc<Task>>,
     node_tasks: OrdSet<(NodeId, TaskId)>,
     /// Tasks without a node that are not over.
     unassigned: OrdSet<TaskId>,
@@ -169,13 +170,13 @@ impl State {
     pub fn tasks_of_service(&self, id: ServiceId) -> impl Iterator<Item = &Task> {
         self.slots
             .range((id, 0, TaskId(0))..=(id, u32::MAX, TaskId(u64::MAX)))
-            .filter_map(|(_, _, task)| self.task(*task))
+            .map(|(_, task)| task.as_ref())
     }
 
     pub fn tasks_of_slot(&self, id: ServiceId, slot: u32) -> impl Iterator<Item = &Task> {
         self.slots
             .range((id, slot, TaskId(0))..=(id, slot, TaskId(u64::MAX)))
-            .filter_map(|(_, _, task)| self.task(*task))
+            .map(|(_, task)| task.as_ref())
     }
 
     pub fn tasks_of_node(&self, id: NodeId) -> impl Iterator<Item = &Task> {
@@ -247,41 +248,58 @@ impl State {
         }
     }
 
+    /// Indexes are written only where they change: most writes move a task's state and nothing else.
     pub(crate) fn put_task(&mut self, task: Arc<Task>) {
-        self.unindex_task(task.id);
-        self.slots.insert((task.service, task.slot, task.id));
-        if let Some(node) = task.node {
-            self.node_tasks.insert((node, task.id));
-        } else if !task.status.state.is_terminal() {
-            self.unassigned.insert(task.id);
+        let old = self.tables.tasks.insert(task.id, task.clone());
+        self.index_task(old.as_deref(), Some(&task));
+        if let Some(old) = old.filter(|old| slot_key(old) != slot_key(&task)) {
+            self.slots.remove(&slot_key(&old));
         }
-        if let Some(node) = task.node.filter(|_| task.holds_resources()) {
-            let held = self.reservation(&task);
-            self.usage.entry(node).or_default().add(held, leaving(&task));
-        }
-        self.tables.tasks.insert(task.id, task);
+        self.slots.insert(slot_key(&task), task);
     }
 
     pub(crate) fn remove_task(&mut self, id: TaskId) {
-        self.unindex_task(id);
-        self.tables.tasks.remove(&id);
+        let Some(old) = self.tables.tasks.remove(&id) else { return };
+        self.index_task(Some(&old), None);
+        self.slots.remove(&slot_key(&old));
     }
 
-    fn unindex_task(&mut self, id: TaskId) {
-        let Some(old) = self.tables.tasks.get(&id).cloned() else { return };
-        self.slots.remove(&(old.service, old.slot, old.id));
-        self.unassigned.remove(&id);
-        let Some(node) = old.node else { return };
-        self.node_tasks.remove(&(node, id));
-        if old.holds_resources() {
-            let held = self.reservation(&old);
+    /// What is known of nodes and of waiting tasks, when a task becomes another.
+    fn index_task(&mut self, old: Option<&Task>, new: Option<&Task>) {
+        let node = |task: Option<&Task>| task.and_then(|task| Some((task.node?, task.id)));
+        if node(old) != node(new) {
+            if let Some(known) = node(old) {
+                self.node_tasks.remove(&known);
+            }
+            self.node_tasks.extend(node(new));
+        }
+        let waits = |task: &&Task| task.node.is_none() && !task.status.state.is_terminal();
+        match (old.filter(waits), new.filter(waits)) {
+            (Some(old), None) => drop(self.unassigned.remove(&old.id)),
+            (None, Some(new)) => drop(self.unassigned.insert(new.id)),
+            _ => {}
+        }
+        let holds = |task: &Task| {
+            let node = task.node.filter(|_| task.holds_resources())?;
+            Some((node, task.service, task.revision, leaving(task)))
+        };
+        let (old, new) = (old.map(|task| (task, holds(task))), new.map(|task| (task, holds(task))));
+        if old.and_then(|(_, holds)| holds) == new.and_then(|(_, holds)| holds) {
+            return;
+        }
+        if let Some((task, Some((node, .., leaving)))) = old {
+            let held = self.reservation(task);
             if let Some(usage) = self.usage.get_mut(&node) {
-                usage.subtract(held, leaving(&old));
+                usage.subtract(held, leaving);
                 // Nothing held is not remembered, or two equal states would differ.
                 if *usage == Usage::default() {
                     self.usage.remove(&node);
                 }
             }
+        }
+        if let Some((task, Some((node, .., leaving)))) = new {
+            let held = self.reservation(task);
+            self.usage.entry(node).or_default().add(held, leaving);
         }
     }
 
@@ -293,4 +311,8 @@ impl State {
             .map(|spec| spec.reservations)
             .unwrap_or_default()
     }
+}
+
+fn slot_key(task: &Task) -> (ServiceId, u32, TaskId) {
+    (task.service, task.slot, task.id)
 }

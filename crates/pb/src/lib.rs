@@ -1,5 +1,8 @@
-//! Generated protobuf types and gRPC stubs, and the descriptor set. No hand-written logic.
+//! Generated protobuf types and gRPC stubs, and the descriptor set. No hand-written logic but the size
+//! of buffers.
 #![allow(clippy::all, clippy::unwrap_used)] // The code is generated.
+
+mod codec;
 
 /// Encoded `FileDescriptorSet` of everything below.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

@@ -94,7 +94,8 @@ impl From<u64> for Now {
 ///
 /// *Guarantees*: a plan applied to the view it was made from is taken whole, and a second pass at
 /// the same time then finds nothing unless the first was bounded (`wake_at_ms` is then `now_ms`).
-/// *Assumes*: a full pass after every change of a node, at start, and at `wake_at_ms`.
+/// *Assumes*: a full pass soon after every change of a node (what is on that node is in scope at
+/// once), at start, and at `wake_at_ms`.
 pub fn plan(view: &State, scope: Scope<'_>, now: impl Into<Now>, ids: &mut Ids) -> Plan {
     let now = now.into();
     let now_ms = now.ms;

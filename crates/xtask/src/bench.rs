@@ -2,12 +2,14 @@
 //!
 //! Both run on the same machines of a lab, three managers and three workers, one after the other,
 //! and lose power in the same way. `ours` and `swarm` measure, `figures` keeps and prints,
-//! `idle` weighs processes that do nothing, `load` counts requests that fail meanwhile. The table goes to stdout as markdown.
+//! `idle` weighs processes that do nothing, `load` counts requests that fail meanwhile. The table goes to stdout as
+//! markdown. `cargo xtask bench scale` is another matter: many simulated workers, no containers.
 
 mod figures;
 mod idle;
 mod load;
 mod ours;
+mod scale;
 mod swarm;
 
 use std::path::PathBuf;
@@ -26,7 +28,10 @@ use self::figures::Report;
 const LEAST_RUNS: usize = 10;
 
 #[derive(clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Args {
+    #[command(subcommand)]
+    what: Option<What>,
     /// Use the programs in this folder instead of building them.
     #[arg(long)]
     bin_dir: Option<PathBuf>,
@@ -41,7 +46,20 @@ pub struct Args {
     only_swarm: bool,
 }
 
+#[derive(clap::Subcommand)]
+enum What {
+    /// Measure managers with thousands of simulated workers.
+    Scale(scale::Args),
+}
+
 pub fn run(args: &Args) -> Result<()> {
+    match &args.what {
+        Some(What::Scale(args)) => scale::run(args),
+        None => waits(args),
+    }
+}
+
+fn waits(args: &Args) -> Result<()> {
     let mut phases = Phases::new();
     phases.run("set-up", || setup::ensure(&[setup::LAB]))?;
     let bin_dir = phases.run("build", || Cluster::build(args.bin_dir.as_deref()))?;

@@ -5,14 +5,20 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use cluster_model::{Changes, ServiceId, State, endpoint};
 use cluster_mutants::{Mutant, is};
 use cluster_pb::dispatcher::v1 as pb;
 use cluster_wire::object;
+use tokio::time::Instant;
 
 use crate::context::Context;
 
+/// Every session gets every delta of endpoints, so deltas that come one after the other are put
+/// together, the longer the more sessions there are: this much for each. With a few workers that is
+/// nothing; with 2,000 on this manager 60 ms.
+const ENDPOINTS_PAUSE: Duration = Duration::from_micros(30);
 /// Backends in one message.
 const BACKENDS_MAX: usize = 2000;
 
@@ -23,17 +29,56 @@ pub async fn run(context: Context) {
     feed.mark_changed();
     // From nothing: what sessions that opened before this first look were sent may be older.
     let mut last = State::default();
-    while feed.changed().await.is_ok() {
+    let mut endpoints = Told::default();
+    loop {
+        tokio::select! {
+            changed = feed.changed() => if changed.is_err() { return },
+            () = tokio::time::sleep_until(endpoints.next), if endpoints.waits => {}
+        }
         let state = context.raft.view().state;
-        let changes = state.changes(&last);
-        route(&context, &last, &state, &changes);
+        route(&context, &last, &state, &state.changes(&last));
+        endpoints.tell(&context, &state);
         last = state;
+    }
+}
+
+/// What sessions were told of endpoints.
+struct Told {
+    state: State,
+    /// There is more to tell, and it may be told at this moment.
+    waits: bool,
+    next: Instant,
+}
+
+impl Default for Told {
+    fn default() -> Self {
+        Self { state: State::default(), waits: false, next: Instant::now() }
+    }
+}
+
+impl Told {
+    fn tell(&mut self, context: &Context, state: &State) {
+        let now = Instant::now();
+        if state.endpoints_version() == self.state.endpoints_version() {
+            // Nothing to compare with is held longer than needed.
+            self.state = state.clone();
+            return;
+        }
+        self.waits = now < self.next;
+        if self.waits {
+            return;
+        }
+        let delta = endpoint_delta(&self.state, state, &state.changes(&self.state));
+        // Nobody listens while no session is open.
+        let sessions = context.dispatch.endpoints.send(Arc::new(delta)).unwrap_or(0);
+        self.next = now + ENDPOINTS_PAUSE * u32::try_from(sessions).unwrap_or(u32::MAX);
+        self.state = state.clone();
     }
 }
 
 fn route(context: &Context, old: &State, new: &State, changes: &Changes) {
     let sessions = &context.dispatch.sessions;
-    for change in &changes.tasks {
+    for change in changes.tasks.iter().filter(|change| change.assignment) {
         if let Some(node) = change.node.filter(|_| !is(Mutant::LostWakeUp)) {
             sessions.mark(node, change.task);
         }
@@ -57,10 +102,6 @@ fn route(context: &Context, old: &State, new: &State, changes: &Changes) {
     }
     if !changes.nodes.is_empty() {
         context.dispatch.hearing.retain(|node| new.node(node).is_some());
-    }
-    if changes.endpoints {
-        // Nobody listens while no session is open.
-        let _ = context.dispatch.endpoints.send(Arc::new(endpoint_delta(old, new, changes)));
     }
 }
 

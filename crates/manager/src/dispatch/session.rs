@@ -73,7 +73,8 @@ pub async fn run(
     mut inbound: Streaming<pb::WorkerMessage>,
     out: Sender,
 ) {
-    let result = match hello(&mut inbound).await {
+    // What is needed once is not carried along for as long as the session lasts.
+    let result = match Box::pin(hello(&mut inbound)).await {
         Ok(description) => serve(&context, node, description, inbound, out.clone()).await,
         Err(failure) => Err(failure),
     };
@@ -115,7 +116,7 @@ async fn serve(
     if who.standing(&context.raft.view().state).is_ok() {
         context.dispatch.hearing.acknowledged(node, 0);
     }
-    let view = present_view(context, who).await?;
+    let view = Box::pin(present_view(context, who)).await?;
     context.dispatch.hearing.acknowledged(node, 0);
     tracing::info!(node_id = %node, session_id = %TaskId(session), boot = who.boot, "session opened");
     let (reported, recorded) = watch::channel(0);
@@ -123,8 +124,8 @@ async fn serve(
     let inbound = Inbound::new(context, who, description, reported, heard);
     let outbound = Outbound::new(context, who, mailbox.clone(), out);
     tokio::select! {
-        ended = inbound.run(messages, &view.state) => ended,
-        ended = outbound.run(&view, endpoints, recorded, answers, log_requests) => ended,
+        ended = inbound.run(messages) => ended,
+        ended = outbound.run(view, endpoints, recorded, answers, log_requests) => ended,
         reason = mailbox.closed() => Err(Failure::new(Code::Stopping, reason)),
     }
 }

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use cluster_model::{Change, Changes, Command, Reply, ServiceId, State};
+use cluster_model::{Change, Changes, Command, Reply, Service, ServiceId, State};
 use cluster_planner::storm::{self, Storm};
 use cluster_planner::{Ids, Note, Now, Plan, Scope};
 
@@ -14,6 +14,9 @@ use crate::context::{Context, mint};
 const FULL_PASS_PERIOD: Duration = Duration::from_secs(30);
 /// Pause after a plan that could not be proposed, so that a group without majority is not flooded.
 const PROPOSE_PAUSE: Duration = Duration::from_millis(200);
+/// Of the time, full passes that follow changes of nodes take at most one part in so many. What is on
+/// a node that changed is looked at at once.
+const FULL_PASS_SHARE: u32 = 10;
 /// Shortest time between passes on a timer that come to nothing.
 const IDLE_PAUSE: Duration = Duration::from_millis(50);
 
@@ -24,6 +27,7 @@ pub async fn run(context: Context) -> anyhow::Result<()> {
     let mut full_pass_at = Instant::now() + FULL_PASS_PERIOD;
     let mut wake_at: Option<Instant> = None;
     let mut storms = Storms::default();
+    let mut full_pass = FullPass::default();
     let leads_since_ms = context.clock.now_ms();
     loop {
         let timer = wake_at.map_or(full_pass_at, |wake_at| wake_at.min(full_pass_at));
@@ -39,15 +43,20 @@ pub async fn run(context: Context) -> anyhow::Result<()> {
             None => Look::All,
             // Which service a timer belongs to is the planner's knowledge.
             Some(_) if due => Look::All,
-            Some(last) => Look::of(&state.changes(last)),
+            Some(last) => Look::of(&state, &state.changes(last), full_pass.may_begin(now)),
         };
         last = Some(state.clone());
+        if let Look::Services { all_follow: true, .. } = look {
+            let at = full_pass.next();
+            wake_at = Some(wake_at.map_or(at, |known| known.min(at)));
+        }
         if matches!(look, Look::All) {
             storms.look(&state, context.clock.now_ms());
         }
         let Some(plan) = look.plan(&context, &state, leads_since_ms) else { continue };
         tell(&plan);
         if matches!(look, Look::All) {
+            full_pass = FullPass::ended(now);
             full_pass_at = now + FULL_PASS_PERIOD;
             wake_at = None;
         }
@@ -116,19 +125,51 @@ impl Storms {
     }
 }
 
+/// The last full pass: when it ended and what it took.
+#[derive(Clone, Copy, Default)]
+struct FullPass(Option<(Instant, Duration)>);
+
+impl FullPass {
+    fn ended(begun: Instant) -> Self {
+        Self(Some((Instant::now(), begun.elapsed())))
+    }
+
+    /// When the next one may follow a change of a node.
+    fn next(self) -> Instant {
+        self.0.map_or_else(Instant::now, |(ended, took)| ended + took * FULL_PASS_SHARE)
+    }
+
+    fn may_begin(self, now: Instant) -> bool {
+        self.next() <= now
+    }
+}
+
 /// What a pass looks at.
 enum Look {
     All,
-    Services(BTreeSet<ServiceId>),
+    Services {
+        services: BTreeSet<ServiceId>,
+        /// A node changed, so all of them have to be looked at soon.
+        all_follow: bool,
+    },
 }
 
 impl Look {
-    fn of(changes: &Changes) -> Self {
-        if changes.cluster || !changes.nodes.is_empty() {
+    fn of(state: &State, changes: &Changes, all_may: bool) -> Self {
+        let nodes = !changes.nodes.is_empty();
+        if changes.cluster || nodes && all_may {
             return Look::All;
         }
-        let services = changes.services.iter().copied();
-        Look::Services(services.chain(changes.tasks.iter().map(|task| task.service)).collect())
+        let mut services: BTreeSet<ServiceId> = changes.services.iter().copied().collect();
+        services.extend(changes.tasks.iter().map(|task| task.service));
+        for node in &changes.nodes {
+            services.extend(state.tasks_of_node(*node).map(|task| task.service));
+        }
+        if nodes {
+            let global = |service: &&Service| service.spec.mode.is_global() && !service.removed;
+            services.extend(state.services().filter(global).map(|service| service.id));
+        }
+        Look::Services { services, all_follow: nodes }
     }
 
     fn plan(&self, context: &Context, state: &State, leads_since_ms: u64) -> Option<Plan> {
@@ -136,8 +177,9 @@ impl Look {
         let now = Now { ms: context.clock.now_ms(), leads_since_ms };
         let scope = match self {
             Look::All => Scope::All,
-            Look::Services(services) if services.is_empty() => return None,
-            Look::Services(services) => Scope::Services(services),
+            // Tasks that wait for a node are looked at in any case.
+            Look::Services { services, all_follow: false } if services.is_empty() => return None,
+            Look::Services { services, .. } => Scope::Services(services),
         };
         Some(cluster_planner::plan(state, scope, now, &mut ids))
     }

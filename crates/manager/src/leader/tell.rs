@@ -13,6 +13,8 @@ use crate::context::Context;
 
 /// Well under a lease, so that telling adds little to the time a lost node is noticed.
 const PERIOD: Duration = Duration::from_millis(250);
+/// How long acknowledgements are gathered.
+const DEBOUNCE: Duration = Duration::from_millis(2);
 /// Pause before the stream is opened again.
 const RETRY: Duration = Duration::from_millis(100);
 /// Nodes in one message.
@@ -67,8 +69,13 @@ async fn speak(context: &Context, sender: mpsc::Sender<HeardNodes>) -> anyhow::R
             rest = more;
         }
         tokio::select! {
-            // Stop signals wait for acknowledgements: they do not wait for the period.
-            changed = acknowledged.changed() => changed?,
+            // Stop signals wait for acknowledgements: they do not wait for the period. All workers
+            // acknowledge a change at once, so those that come together are told together.
+            changed = acknowledged.changed() => {
+                changed?;
+                tokio::time::sleep(DEBOUNCE).await;
+                acknowledged.mark_unchanged();
+            }
             _ = period.tick() => {}
         }
     }

@@ -243,6 +243,11 @@ impl RaftNode {
         self.inner.published.view.borrow().clone()
     }
 
+    /// A look at the same. Nothing is published while it lasts, so it must be short.
+    pub fn look<T>(&self, look: impl FnOnce(&View) -> T) -> T {
+        look(&self.inner.published.view.borrow())
+    }
+
     /// Changes to the last applied index whenever a view was published.
     pub fn feed(&self) -> watch::Receiver<u64> {
         self.inner.published.feed.subscribe()

@@ -89,17 +89,16 @@ impl Step<'_> {
         let mut taken = 0;
         for (ordinal, new) in (0u64..).zip(tasks) {
             let id = TaskId(base.0.wrapping_add(ordinal));
-            let filled = self
-                .state
-                .tasks_of_slot(service, new.slot)
-                .any(|task| task.fills_slot() && Some(task.id) != new.beside);
             let orphan = new.beside.is_some_and(|beside| {
                 self.state.task(beside).is_none_or(|task| {
                     !task.fills_slot() || (task.service, task.slot) != (service, new.slot)
                 })
             });
-            let alive = new.desired == Desired::Running
-                && self.slot_alive(service, new.slot, id, new.beside);
+            let (mut filled, mut alive) = (false, false);
+            for task in self.state.tasks_of_slot(service, new.slot) {
+                filled |= task.fills_slot() && Some(task.id) != new.beside;
+                alive |= new.desired == Desired::Running && bars(task, id, new.beside);
+            }
             let waits = matches!(new.desired, Desired::Ready | Desired::Running);
             let double = (filled || alive) && !is(Mutant::DoublePlacement);
             if double || orphan || !waits || self.state.task(id).is_some() {
@@ -143,10 +142,7 @@ impl Step<'_> {
         id: TaskId,
         beside: Option<TaskId>,
     ) -> bool {
-        self.state.tasks_of_slot(service, slot).any(|task| {
-            let pair = task.beside == Some(id) || beside == Some(task.id);
-            task.id != id && !pair && task.holds_resources()
-        })
+        self.state.tasks_of_slot(service, slot).any(|task| bars(task, id, beside))
     }
 
     /// The slots that belong to nodes.
@@ -244,7 +240,9 @@ impl Step<'_> {
         node.message = message.clone();
         self.write_node(node);
         // Its tasks are not endpoints any more; what else becomes of them the planner decides.
-        self.state.tables.endpoints_version = self.index;
+        if self.is_backend(id) {
+            self.state.tables.endpoints_version = self.index;
+        }
         true
     }
 
@@ -260,6 +258,12 @@ impl Step<'_> {
         self.lose_task(id, at_ms, "node down");
         true
     }
+}
+
+/// The task may be running and must not while this other one of its slot does.
+fn bars(task: &Task, id: TaskId, beside: Option<TaskId>) -> bool {
+    let pair = task.beside == Some(id) || beside == Some(task.id);
+    task.id != id && !pair && task.holds_resources()
 }
 
 /// Of services with a slot for each node: which slot is whose.

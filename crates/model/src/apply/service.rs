@@ -230,7 +230,11 @@ impl Step<'_> {
 
     pub(super) fn write_service(&mut self, service: Service) {
         let old = self.state.service(service.id);
-        if old.map(|old| (&old.ports, old.removed)) != Some((&service.ports, service.removed)) {
+        let ports = |service: &Service| match service.removed {
+            true => Vec::new(),
+            false => service.ports.clone(),
+        };
+        if old.map(ports).unwrap_or_default() != ports(&service) {
             self.state.tables.endpoints_version = self.index;
         }
         self.state.put_service(Arc::new(service));

@@ -25,6 +25,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("cluster-lab", &[]),
     // Breaks labs and judges them, as a client of the API.
     ("cluster-chaos", &["cluster-lab", "cluster-pb", "cluster-wire", "cluster-identity"]),
+    // Speaks as thousands of workers do.
+    ("cluster-scale", &["cluster-model", "cluster-pb", "cluster-wire", "cluster-identity"]),
     // Programs, on top and never on each other.
     (
         "cluster-manager",

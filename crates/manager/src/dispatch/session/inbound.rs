@@ -54,15 +54,10 @@ impl<'a> Inbound<'a> {
         Self { context, who, description, declared, declaring, reported, answered, unanswered }
     }
 
-    pub async fn run(
-        mut self,
-        mut messages: Streaming<pb::WorkerMessage>,
-        state: &State,
-    ) -> Result<(), Failure> {
-        self.declare_ready(state)?;
+    pub async fn run(mut self, mut messages: Streaming<pb::WorkerMessage>) -> Result<(), Failure> {
+        let mut silent_at = self.look()?;
         // In order: a number stands for all reports before it.
         let mut recorded: FuturesOrdered<Recorded> = FuturesOrdered::new();
-        let mut silent_at = self.silence_limit(state);
         let mut contact = self.context.dispatch.contact.watch();
         loop {
             tokio::select! {
@@ -71,9 +66,7 @@ impl<'a> Inbound<'a> {
                         if let Some(report) = self.received(message, recorded.len())? {
                             recorded.push_back(report);
                         }
-                        let state = self.context.raft.view().state;
-                        self.declare_ready(&state)?;
-                        silent_at = self.silence_limit(&state);
+                        silent_at = self.look()?;
                     }
                     Ok(None) => return Ok(()),
                     Err(status) => {
@@ -95,6 +88,15 @@ impl<'a> Inbound<'a> {
                 }
             }
         }
+    }
+
+    /// Whether the session may go on, and until when without another word.
+    fn look(&mut self) -> Result<Instant, Failure> {
+        let context = self.context;
+        context.raft.look(|view| {
+            self.declare_ready(&view.state)?;
+            Ok(self.silence_limit(&view.state))
+        })
     }
 
     /// A session outlives a silence of twice the lease: the node is down by then, but may be back.

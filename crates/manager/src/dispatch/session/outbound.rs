@@ -1,7 +1,7 @@
 //! What a worker is told: who the managers are, what to run, where published ports lead, which of
 //! its reports are recorded, whose output is wanted.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use cluster_model::spec::Disconnect;
@@ -37,6 +37,10 @@ pub(super) struct Outbound<'a> {
     managers: Vec<String>,
     /// What was told of certificates last.
     trust: Option<u64>,
+    /// The withdrawn version that was told last.
+    withdrawn: u64,
+    /// Later ones that tasks here wait for.
+    awaited: BTreeSet<u64>,
     /// What the worker knows of its tasks.
     told: BTreeMap<TaskId, Told>,
     /// Specs the worker holds: those of tasks it knows.
@@ -63,6 +67,8 @@ impl<'a> Outbound<'a> {
             sequence: 0,
             managers: Vec::new(),
             trust: None,
+            withdrawn: 0,
+            awaited: BTreeSet::new(),
             told: BTreeMap::new(),
             specs: HashSet::new(),
         }
@@ -70,23 +76,18 @@ impl<'a> Outbound<'a> {
 
     pub async fn run(
         mut self,
-        view: &View,
+        view: View,
         mut endpoints: broadcast::Receiver<Arc<Vec<pb::Endpoints>>>,
         mut recorded: watch::Receiver<u64>,
         mut heard: watch::Receiver<u64>,
         mut log_requests: mpsc::Receiver<pb::LogRequest>,
     ) -> Result<(), Failure> {
         let mut withdrawn = self.context.dispatch.withdrawn.subscribe();
-        // What was reached before this session is news to its worker.
-        withdrawn.mark_changed();
-        self.welcome(&view.state).await?;
-        self.managers(&view.state).await?;
-        self.trust(&view.state).await?;
-        self.full_set(view).await?;
-        self.endpoints(full_endpoints(&view.state)).await?;
+        // A view that is kept keeps alive what changes after it.
+        Box::pin(self.begin(view)).await?;
         loop {
             tokio::select! {
-                () = self.mailbox.wake.notified() => self.changed().await?,
+                () = self.mailbox.wake.notified() => Box::pin(self.changed()).await?,
                 delta = endpoints.recv() => match delta {
                     Ok(delta) => self.endpoints((*delta).clone()).await?,
                     Err(broadcast::error::RecvError::Lagged(_)) => {
@@ -97,8 +98,8 @@ impl<'a> Outbound<'a> {
                 },
                 changed = withdrawn.changed() => {
                     if changed.is_err() { return Ok(()) }
-                    let version = *withdrawn.borrow_and_update();
-                    self.send(Out::Withdrawn(pb::Withdrawn { version })).await?;
+                    withdrawn.mark_unchanged();
+                    self.withdrawn().await?;
                 }
                 changed = recorded.changed() => {
                     if changed.is_err() { return Ok(()) }
@@ -113,6 +114,33 @@ impl<'a> Outbound<'a> {
                 Some(request) = log_requests.recv() => self.send(Out::LogRequest(request)).await?,
             }
         }
+    }
+
+    /// All that the worker has to know first.
+    async fn begin(&mut self, view: View) -> Result<(), Failure> {
+        self.welcome(&view.state).await?;
+        self.managers(&view.state).await?;
+        self.trust(&view.state).await?;
+        self.full_set(&view).await?;
+        self.endpoints(full_endpoints(&view.state)).await?;
+        // What was reached before this session is news to its worker.
+        let version = *self.context.dispatch.withdrawn.borrow();
+        self.tell_withdrawn(version).await
+    }
+
+    /// Says that versions of endpoints are followed everywhere, as far as a task here waits for that.
+    async fn withdrawn(&mut self) -> Result<(), Failure> {
+        let version = *self.context.dispatch.withdrawn.borrow();
+        if self.awaited.first().is_none_or(|awaited| *awaited > version) {
+            return Ok(());
+        }
+        self.tell_withdrawn(version).await
+    }
+
+    async fn tell_withdrawn(&mut self, version: u64) -> Result<(), Failure> {
+        self.awaited.retain(|awaited| *awaited > version);
+        self.withdrawn = version;
+        self.send(Out::Withdrawn(pb::Withdrawn { version })).await
     }
 
     async fn welcome(&self, state: &State) -> Result<(), Failure> {
@@ -183,7 +211,8 @@ impl<'a> Outbound<'a> {
         if tasks.is_empty() && removed.is_empty() {
             return Ok(());
         }
-        self.assignments(&view, false, tasks, removed).await
+        self.assignments(&view, false, tasks, removed).await?;
+        self.withdrawn().await
     }
 
     async fn full_set(&mut self, view: &View) -> Result<(), Failure> {
@@ -210,6 +239,9 @@ impl<'a> Outbound<'a> {
         };
         if self.told.get(&task.id) == Some(&told) {
             return None;
+        }
+        if told.withdrawn > self.withdrawn {
+            self.awaited.insert(told.withdrawn);
         }
         let with_spec = self.specs.insert(told.revision);
         self.told.insert(task.id, told);

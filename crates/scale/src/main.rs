@@ -1,0 +1,132 @@
+//! Thousands of workers in one process, real but for their containers, against real managers.
+//!
+//! Everything between the API and a worker's session is what users run: manager processes with
+//! their logs on disk, consensus, planners, mutual TLS, gRPC, heartbeats, assignments, reports. Only
+//! the runtime is simulated: a task runs after a set time, and ends when a shape says so.
+//!
+//! `cargo xtask bench scale` builds and runs it. A *shape* is one load with its question; it prints
+//! what workers saw and what managers spent.
+
+mod api;
+mod fleet;
+mod ledger;
+mod managers;
+mod process;
+mod report;
+mod shapes;
+mod worker;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use clap::{Parser, ValueEnum};
+
+use crate::fleet::Fleet;
+use crate::managers::Managers;
+use crate::report::Report;
+use crate::shapes::{Bench, Shape};
+
+/// Measure managers with thousands of simulated workers.
+#[derive(Parser)]
+#[command(name = "cluster-scale")]
+struct Cli {
+    /// Simulated workers
+    #[arg(long, default_value_t = 5000)]
+    nodes: u32,
+    /// Manager processes
+    #[arg(long, default_value_t = 3)]
+    managers: u32,
+    /// What is asked of the cluster: a number from 1 to 10, or a name
+    #[arg(long, value_parser = shapes::parse, default_value = "1")]
+    shape: Shape,
+    /// Part of the shape's tasks, for a quick look: 0.1 asks for a tenth
+    #[arg(long, default_value_t = 1.0)]
+    scale: f64,
+    /// How long a simulated container takes to start
+    #[arg(long, default_value_t = 0)]
+    start_ms: u64,
+    /// Of a thousand starts so many fail
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=1000))]
+    fail_per_mille: u32,
+    /// Longest wait for one step of a shape, seconds
+    #[arg(long, default_value_t = 300)]
+    patience: u64,
+    /// Folder with the program cluster-manager
+    #[arg(long)]
+    bin_dir: PathBuf,
+    /// Folder for the managers' data [default: a new one in the system's temporary folder]
+    #[arg(long)]
+    work_dir: Option<PathBuf>,
+    /// Keep the managers' data and logs
+    #[arg(long)]
+    keep: bool,
+    /// Form of the result
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    output: Output,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Output {
+    Text,
+    /// One line
+    Json,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(&cli) {
+        Ok(report) => {
+            match cli.output {
+                Output::Text => print!("{report}"),
+                Output::Json => println!("{}", report.json()),
+            }
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: &Cli) -> Result<Report> {
+    ensure!(cli.scale > 0.0 && cli.scale <= 10.0, "field `--scale`: use a number from 0 to 10");
+    ensure!(cli.nodes > 0, "field `--nodes`: at least 1");
+    ensure!((1..=9).contains(&cli.managers), "field `--managers`: from 1 to 9");
+    // A socket here and one in a manager for each worker, and room beside them.
+    process::allow_files(u64::from(cli.nodes) * 2 + 4096)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("starting the runtime")?;
+    let report = runtime.block_on(measure(cli));
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    report
+}
+
+async fn measure(cli: &Cli) -> Result<Report> {
+    let mut folder = tempfile::Builder::new();
+    folder.prefix("cluster-scale-").disable_cleanup(cli.keep);
+    let folder = match &cli.work_dir {
+        Some(parent) => folder.tempdir_in(parent),
+        None => folder.tempdir(),
+    };
+    let folder = folder.context("making a folder for the managers")?;
+    if cli.keep {
+        eprintln!("scale: data and logs are kept in {}", folder.path().display());
+    }
+    let patience = Duration::from_secs(cli.patience);
+    let managers = Managers::start(&cli.bin_dir, folder.path(), cli.managers).await?;
+    let behaviour = worker::Behaviour {
+        start: Duration::from_millis(cli.start_ms),
+        fail_per_mille: cli.fail_per_mille,
+        ..cli.shape.behaviour()
+    };
+    let fleet = Fleet::join(&managers, cli.nodes, behaviour, patience).await?;
+    let report = Report::new(cli.shape.to_string(), cli.nodes, cli.managers);
+    let mut bench = Bench { managers, fleet, report, scale: cli.scale, patience };
+    bench.run(cli.shape).await?;
+    Ok(bench.report)
+}

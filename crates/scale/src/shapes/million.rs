@@ -1,0 +1,123 @@
+//! A million tasks held: memory, snapshot, restart, lists, watches.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use cluster_pb::control::v1 as pb;
+use futures::StreamExt as _;
+
+use super::Bench;
+use crate::api::service;
+
+const REPLICAS: u32 = 10_000;
+const WATCHERS: usize = 100;
+/// Calls of which the median counts.
+const CALLS: usize = 5;
+const SMALL_SERVICES: u32 = 900;
+
+impl Bench {
+    pub(super) async fn million(&mut self) -> Result<()> {
+        let services = self.scaled(100);
+        let mark = self.mark()?;
+        self.create_all(
+            (0..services).map(|number| service(&format!("million-{number}"), REPLICAS)),
+        )
+        .await?;
+        let tasks = services as usize * REPLICAS as usize;
+        self.until_running(tasks).await?;
+        self.until_recorded(tasks as u64).await?;
+        self.placed(&mark)?;
+        let names = (0..SMALL_SERVICES).map(|number| service(&format!("small-{number}"), 1));
+        self.create_all(names).await?;
+        self.until_running(tasks + SMALL_SERVICES as usize).await?;
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        let rss = self.managers.usage()?.iter().map(|usage| usage.rss_bytes).max().unwrap_or(0);
+        self.report.put("manager_rss_held_mib", rss as f64 / f64::from(1 << 20), "MiB");
+        self.lists().await?;
+        self.fan_out().await?;
+        self.restart().await
+    }
+
+    async fn lists(&mut self) -> Result<()> {
+        let api = self.managers.api.clone();
+        let mut services = Vec::new();
+        let mut nodes = Vec::new();
+        for _ in 0..CALLS {
+            let begun = Instant::now();
+            let count = api.list_services().await?;
+            services.push(begun.elapsed());
+            self.report.put("services", count as f64, "");
+            let begun = Instant::now();
+            api.list_nodes().await?;
+            nodes.push(begun.elapsed());
+        }
+        self.report.put("service_ls_ms", median_ms(services), "ms");
+        self.report.put("node_ls_ms", median_ms(nodes), "ms");
+        Ok(())
+    }
+
+    /// From a write to the last of a hundred watchers of the service.
+    async fn fan_out(&mut self) -> Result<()> {
+        let name = "small-0";
+        let mut streams = Vec::new();
+        for place in 0..WATCHERS {
+            let request = pb::WatchServiceRequest { service: name.to_owned() };
+            let stream = self.managers.api.of(place).watch_service(request).await;
+            let mut stream = stream.context("opening a watch")?.into_inner();
+            stream.message().await.context("the first view of a watch")?;
+            streams.push(stream);
+        }
+        let begun = Instant::now();
+        let update = self.managers.api.update(name, |spec| {
+            spec.labels.insert("seen".to_owned(), "yes".to_owned());
+        });
+        let seen = futures::stream::iter(streams).map(|mut stream| async move {
+            while let Ok(Some(view)) = stream.message().await {
+                let spec = view.service.and_then(|service| service.spec);
+                if spec.is_some_and(|spec| spec.labels.contains_key("seen")) {
+                    break;
+                }
+            }
+        });
+        let seen = seen.buffer_unordered(WATCHERS).count();
+        let (updated, _) = tokio::join!(update, seen);
+        updated?;
+        self.report.put("watch_100_ms", begun.elapsed().as_secs_f64() * 1e3, "ms");
+        Ok(())
+    }
+
+    /// Kills a follower and starts it again: until it answers a linearizable read by itself.
+    async fn restart(&mut self) -> Result<()> {
+        let leader = self.managers.leader().await?;
+        let victim = (leader + 1) % self.managers.addresses().len();
+        self.report.put(
+            "snapshot_mib",
+            self.managers.snapshot_bytes(victim) as f64 / f64::from(1 << 20),
+            "MiB",
+        );
+        self.managers.kill(victim)?;
+        let begun = Instant::now();
+        self.managers.start_again(victim)?;
+        loop {
+            self.managers.check()?;
+            let request = pb::GetServiceRequest { service: "small-0".to_owned(), stale: false };
+            if self.managers.api.of(victim).get_service(request).await.is_ok() {
+                break;
+            }
+            anyhow::ensure!(
+                begun.elapsed() < self.patience,
+                "the manager does not answer after its restart"
+            );
+            tokio::time::sleep(super::POLL).await;
+        }
+        self.report.put("restart_s", begun.elapsed().as_secs_f64(), "s");
+        let usage = self.managers.usage_of(victim)?;
+        self.report.put("restart_rss_mib", usage.rss_bytes as f64 / f64::from(1 << 20), "MiB");
+        Ok(())
+    }
+}
+
+fn median_ms(mut times: Vec<Duration>) -> f64 {
+    times.sort_unstable();
+    times.get(times.len() / 2).map_or(0.0, |time| time.as_secs_f64() * 1e3)
+}

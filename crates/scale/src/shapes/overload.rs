@@ -1,0 +1,147 @@
+//! More requests than the managers can take.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use cluster_pb::control::v1 as pb;
+use cluster_wire::Code;
+use cluster_wire::error::code_of;
+use tokio::task::JoinSet;
+use tonic::{Code as Grpc, Status};
+
+use super::Bench;
+use crate::api::{Api, service};
+
+const PROBE: Duration = Duration::from_secs(10);
+const FLOOD: Duration = Duration::from_secs(60);
+const TIMES: f64 = 10.0;
+/// Requests that wait for an answer here; the flood goes on without those beyond.
+const OUTSTANDING_MAX: usize = 20_000;
+const TICK: Duration = Duration::from_millis(10);
+
+/// What became of requests.
+#[derive(Default)]
+struct Tally {
+    sent: AtomicU64,
+    acknowledged: AtomicU64,
+    pushed_back: AtomicU64,
+    unclear: AtomicU64,
+    /// The generator itself was full.
+    withheld: AtomicU64,
+    outstanding: AtomicUsize,
+    slowest_us: AtomicU64,
+}
+
+impl Bench {
+    /// Finds what sixteen clients get through, then asks for ten times as much for a minute.
+    pub(super) async fn overload(&mut self) -> Result<()> {
+        let calm = Arc::new(Tally::default());
+        let stop = Arc::new(AtomicBool::new(false));
+        let mut clients = JoinSet::new();
+        for number in 0..super::CLIENTS {
+            let (api, tally, stop) = (self.managers.api.clone(), calm.clone(), stop.clone());
+            clients.spawn(async move {
+                while !stop.load(Ordering::Relaxed) {
+                    pair(&api, &format!("calm-{number}"), number, &tally).await;
+                }
+            });
+        }
+        tokio::time::sleep(PROBE).await;
+        stop.store(true, Ordering::Relaxed);
+        while clients.join_next().await.is_some() {}
+        let sustained = calm.acknowledged.load(Ordering::Relaxed) as f64 / PROBE.as_secs_f64();
+        ensure!(sustained > 0.0, "no write was acknowledged");
+        self.report.put("sustained_writes_per_s", sustained, "1/s");
+        let offered = sustained * TIMES * self.scale;
+        let mark = self.mark()?;
+        let flood = Arc::new(Tally::default());
+        let mut least_ready = usize::MAX;
+        let mut looks = tokio::time::interval(Duration::from_secs(1));
+        let mut tick = tokio::time::interval(TICK);
+        let begun = Instant::now();
+        let mut asked = 0u64;
+        while begun.elapsed() < FLOOD {
+            tokio::select! {
+                _ = tick.tick() => {
+                    // A request of a pair each; both count.
+                    let due = (begun.elapsed().as_secs_f64() * offered / 2.0) as u64;
+                    while asked < due {
+                        asked += 1;
+                        self.ask(asked, &flood);
+                    }
+                }
+                _ = looks.tick() => {
+                    self.managers.check()?;
+                    // The least that some manager knows of, without waiting for its turn.
+                    let request = pb::GetClusterRequest { stale: true, state_hash: false };
+                    let look = self.managers.api.of(0).get_cluster(request).await;
+                    if let Ok(cluster) = look {
+                        least_ready = least_ready.min(cluster.into_inner().workers_ready as usize);
+                    }
+                }
+            }
+        }
+        let took = begun.elapsed().as_secs_f64();
+        let count = |of: &AtomicU64| of.load(Ordering::Relaxed) as f64;
+        self.report.put("offered_per_s", offered, "1/s");
+        self.report.put("sent_per_s", count(&flood.sent) / took, "1/s");
+        self.report.put("acknowledged_per_s", count(&flood.acknowledged) / took, "1/s");
+        self.report.put("pushed_back_per_s", count(&flood.pushed_back) / took, "1/s");
+        self.report.put("unclear", count(&flood.unclear), "");
+        self.report.put("withheld_by_generator", count(&flood.withheld), "");
+        self.report.put("slowest_acknowledged_s", count(&flood.slowest_us) / 1e6, "s");
+        self.report.put("workers_ready_least", least_ready as f64, "");
+        self.cost(&mark, 1)?;
+        let sessions = self.fleet.sessions();
+        self.report.put("sessions_open", sessions as f64, "");
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        let rss = self.managers.usage()?.iter().map(|usage| usage.rss_bytes).max().unwrap_or(0);
+        self.report.put("manager_rss_after_mib", rss as f64 / f64::from(1 << 20), "MiB");
+        Ok(())
+    }
+
+    fn ask(&self, number: u64, tally: &Arc<Tally>) {
+        if tally.outstanding.load(Ordering::Relaxed) >= OUTSTANDING_MAX {
+            tally.withheld.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        tally.outstanding.fetch_add(1, Ordering::Relaxed);
+        let (api, tally) = (self.managers.api.clone(), tally.clone());
+        tokio::spawn(async move {
+            let name = format!("flood-{number}");
+            pair(&api, &name, number as usize, &tally).await;
+            tally.outstanding.fetch_sub(1, Ordering::Relaxed);
+        });
+    }
+}
+
+/// Creates a service without tasks and removes it.
+async fn pair(api: &Api, name: &str, place: usize, tally: &Tally) {
+    let mut control = api.of(place);
+    let request = pb::CreateServiceRequest { spec: Some(service(name, 0)) };
+    let begun = Instant::now();
+    if !count(tally, begun, control.create_service(request).await.map(drop)) {
+        return;
+    }
+    let request = pb::RemoveServiceRequest { service: name.to_owned(), version: None };
+    let begun = Instant::now();
+    count(tally, begun, control.remove_service(request).await.map(drop));
+}
+
+fn count(tally: &Tally, begun: Instant, answer: Result<(), Status>) -> bool {
+    tally.sent.fetch_add(1, Ordering::Relaxed);
+    let of = match &answer {
+        Ok(()) => {
+            let took = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+            tally.slowest_us.fetch_max(took, Ordering::Relaxed);
+            &tally.acknowledged
+        }
+        Err(status) if code_of(status) == Some(Code::Busy) => &tally.pushed_back,
+        Err(status) if status.code() == Grpc::ResourceExhausted => &tally.pushed_back,
+        Err(_) => &tally.unclear,
+    };
+    of.fetch_add(1, Ordering::Relaxed);
+    answer.is_ok()
+}
