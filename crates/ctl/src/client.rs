@@ -9,7 +9,7 @@
 mod dial;
 mod renew;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cluster_identity::{ChannelOptions, Context, TlsClient, TlsIdentity, find_connect_error};
 use cluster_pb::control::v1 as pb;
@@ -25,6 +25,8 @@ type Control = ControlClient<Channel>;
 
 /// Lists are paged, so one answer is never longer than this.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
+/// First wait before a manager that has too much to do is asked again; each is twice as long.
+const BUSY_PAUSE: Duration = Duration::from_millis(200);
 const LOOK_BEFORE_REPEATING: &str =
     "the change may or may not have happened; look before repeating it";
 
@@ -85,7 +87,10 @@ impl Client {
         send: impl AsyncFn(Control, Q) -> Result<Response<A>, Status>,
     ) -> Result<A, Error> {
         let mut last: Option<Error> = None;
-        for _ in 0..self.managers.len().max(1) {
+        let begun = Instant::now();
+        let mut pause = BUSY_PAUSE;
+        let mut asked = 0;
+        while asked < self.managers.len().max(1) {
             let control = match self.control().await {
                 Ok(control) => control,
                 // What a manager said tells more than that the others are away.
@@ -97,6 +102,13 @@ impl Client {
                 Ok(Err(status)) => status,
                 Err(_) => return Err(self.no_answer(kind)),
             };
+            // Nothing was done; the others have as much to do.
+            if code_of(&status) == Some(Code::Busy) && begun.elapsed() + pause < self.timeout {
+                tokio::time::sleep(pause).await;
+                pause *= 2;
+                continue;
+            }
+            asked += 1;
             let error = self.describe(kind, &status);
             if !changed_nothing(kind, &status) {
                 return Err(error);

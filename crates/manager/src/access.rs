@@ -1,15 +1,26 @@
 //! Who may call what: one table, keyed by the RPC's path, enforced for every request before any
 //! handler runs. A test holds the table against the descriptors: an RPC without a row fails it.
+//!
+//! Also here: how many requests of users are worked on at a time. What is beyond is refused at once
+//! and may be repeated; sessions of workers and what managers ask of each other are never kept
+//! waiting by it.
 
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use cluster_identity::{PeerInfo, Role, TlsIdentity};
 use cluster_wire::{Code, Failure};
-use futures::future::{Either, Ready, ready};
+use futures::future::{BoxFuture, Either, FutureExt as _, Ready, ready};
 use http::{Request, Response};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::Status;
 use tonic::body::Body;
 use tower::{Layer, Service};
+
+/// Requests of users under way on one manager. Each takes a few milliseconds where there is no load,
+/// so this is more than the managers get through in the time that a user waits.
+pub const REQUESTS_MAX: usize = 512;
+const USERS: &str = "/cluster.control.v1.Control/";
 
 /// Callers an RPC admits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,11 +123,13 @@ fn check(
 pub struct AccessLayer {
     /// Knows the nodes that were removed.
     identity: TlsIdentity,
+    /// Requests of users that may still begin.
+    room: Arc<Semaphore>,
 }
 
 impl AccessLayer {
     pub fn new(identity: &TlsIdentity) -> Self {
-        Self { identity: identity.clone() }
+        Self { identity: identity.clone(), room: Arc::new(Semaphore::new(REQUESTS_MAX)) }
     }
 }
 
@@ -124,7 +137,7 @@ impl<S> Layer<S> for AccessLayer {
     type Service = Access<S>;
 
     fn layer(&self, inner: S) -> Access<S> {
-        Access { inner, identity: self.identity.clone() }
+        Access { inner, identity: self.identity.clone(), room: self.room.clone() }
     }
 }
 
@@ -132,15 +145,37 @@ impl<S> Layer<S> for AccessLayer {
 pub struct Access<S> {
     inner: S,
     identity: TlsIdentity,
+    room: Arc<Semaphore>,
+}
+
+/// A place among the requests of users, for a path that needs one. It is given back with the answer;
+/// an answer that is a stream is bounded by what reads it.
+fn place(path: &str, room: &Arc<Semaphore>) -> Result<Option<OwnedSemaphorePermit>, Failure> {
+    if !path.starts_with(USERS) {
+        return Ok(None);
+    }
+    let full = |_| {
+        let message = format!(
+            "overloaded: this manager works on {REQUESTS_MAX} requests already; retry after 200 ms, and \
+             wait longer each time"
+        );
+        Failure::new(Code::Busy, message)
+    };
+    room.clone().try_acquire_owned().map(Some).map_err(full)
 }
 
 impl<S, B> Service<Request<B>> for Access<S>
 where
     S: Service<Request<B>, Response = Response<Body>>,
+    S::Future: Send + 'static,
+    S::Error: Send + 'static,
 {
     type Response = Response<Body>;
     type Error = S::Error;
-    type Future = Either<S::Future, Ready<Result<Response<Body>, S::Error>>>;
+    type Future = Either<
+        BoxFuture<'static, Result<Response<Body>, S::Error>>,
+        Ready<Result<Response<Body>, S::Error>>,
+    >;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(context)
@@ -149,10 +184,18 @@ where
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let path = request.uri().path();
         let is_removed = |node: &str| self.identity.is_denied(node);
-        match check(path, request.extensions().get::<PeerInfo>(), is_removed) {
-            Ok(()) => Either::Left(self.inner.call(request)),
+        let admitted = check(path, request.extensions().get::<PeerInfo>(), is_removed);
+        match admitted.and_then(|()| place(path, &self.room)) {
+            Ok(place) => {
+                let answer = self.inner.call(request);
+                Either::Left(answer.inspect(move |_| drop(place)).boxed())
+            }
             Err(failure) => {
-                tracing::info!(path, reason = %failure, "refused a call");
+                // A flood must not become one of log lines.
+                match failure.code {
+                    Code::Busy => tracing::debug!(path, "put off a call"),
+                    _ => tracing::info!(path, reason = %failure, "refused a call"),
+                }
                 Either::Right(ready(Ok(Status::from(failure).into_http())))
             }
         }
@@ -183,6 +226,18 @@ mod tests {
         let rows: BTreeSet<String> = TABLE.iter().map(|(path, _)| (*path).to_owned()).collect();
         assert_eq!(rows.len(), TABLE.len(), "a row stands twice");
         assert_eq!(rows, served);
+    }
+
+    #[test]
+    fn users_share_a_bounded_room_and_nobody_else_needs_one() {
+        let room = Arc::new(Semaphore::new(1));
+        let write = format!("{USERS}CreateService");
+        let held = place(&write, &room).unwrap();
+        assert!(held.is_some());
+        assert_eq!(place(&write, &room).map(drop).unwrap_err().code, Code::Busy);
+        assert!(place("/cluster.dispatcher.v1.Dispatcher/Session", &room).unwrap().is_none());
+        drop(held);
+        assert!(place(&write, &room).unwrap().is_some());
     }
 
     #[test]

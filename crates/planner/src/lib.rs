@@ -24,6 +24,7 @@ pub mod managers;
 mod pass;
 mod reaper;
 mod replicated;
+mod rest;
 mod restart;
 mod rollout;
 mod schedule;

@@ -13,8 +13,8 @@ use cluster_model::{Change, Command, Reply, Service, ServiceId, State};
 use crate::slots::{Slots, Steps, View};
 use crate::storm::Storms;
 use crate::{
-    Ids, Note, Plan, Scope, cron, drain, earlier, global, job, lost, reaper, replicated, restart,
-    rollout, schedule,
+    Ids, Note, Plan, Scope, cron, drain, earlier, global, job, lost, reaper, replicated, rest,
+    restart, rollout, schedule,
 };
 
 /// Slots worked on in one pass.
@@ -23,6 +23,8 @@ const SLOTS_MAX: usize = 10_000;
 const SLOTS_OF_SERVICE_MAX: usize = 2_500;
 /// Tasks placed or explained in one pass.
 const PLACEMENTS_MAX: usize = 10_000;
+/// Replicas of a service for which it pays to look at all nodes first.
+const LARGE: usize = 256;
 /// Rounds until a pass gives the rest to the next one.
 const ROUNDS_MAX: usize = 24;
 type StageFn = fn(&View<'_>, &mut Steps);
@@ -140,6 +142,8 @@ struct Pass {
     now_ms: u64,
     leads_since_ms: u64,
     plan: Plan,
+    /// Whether all nodes are well; nodes do not change within a pass.
+    calm: Option<bool>,
     /// Services that changed in this round.
     dirty: BTreeSet<ServiceId>,
     slots_left: usize,
@@ -157,6 +161,7 @@ impl Pass {
             storms: Arc::new(Storms::of(view, now_ms)),
             now_ms,
             plan: Plan::default(),
+            calm: None,
             dirty: BTreeSet::new(),
             slots_left: SLOTS_MAX,
             placements_left: PLACEMENTS_MAX,
@@ -168,6 +173,13 @@ impl Pass {
     /// changed something, so a service at rest is read once.
     fn reconcile(&mut self, id: ServiceId, ids: &mut Ids) {
         let Some(service) = self.state.service(id) else { return };
+        // To look at all nodes once pays where a service has many tasks.
+        let large = service.spec.replicas() as usize >= LARGE;
+        let calm = large && *self.calm.get_or_insert_with(|| rest::is_calm(&self.state));
+        let at_rest = rest::is_at_rest(&self.state, service, calm);
+        if at_rest && !cfg!(debug_assertions) {
+            return;
+        }
         let removed = service.removed;
         let mut stages = stages(service).iter();
         let storms = self.storms.clone();
@@ -189,7 +201,13 @@ impl Pass {
             };
             loop {
                 let Some(stage) = stages.next() else { return };
-                if self.run(*stage, &view, ids) {
+                let before = self.plan.wake_at_ms;
+                let changed = self.run(*stage, &view, ids);
+                debug_assert!(
+                    !at_rest || !changed && before == self.plan.wake_at_ms,
+                    "service {id} looked at rest and was not"
+                );
+                if changed {
                     break;
                 }
             }

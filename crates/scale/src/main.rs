@@ -16,7 +16,7 @@ mod report;
 mod shapes;
 mod worker;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -62,6 +62,13 @@ struct Cli {
     /// Keep the managers' data and logs
     #[arg(long)]
     keep: bool,
+    /// Of the shape `overload`: be the generator, at this rate
+    #[arg(long, hide = true)]
+    flood: Option<f64>,
+    #[arg(long, hide = true, requires = "flood")]
+    flood_context: Option<PathBuf>,
+    #[arg(long, hide = true, requires = "flood", value_delimiter = ',')]
+    flood_managers: Vec<String>,
     /// Form of the result
     #[arg(long, value_enum, default_value_t = Output::Text)]
     output: Output,
@@ -76,6 +83,9 @@ enum Output {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    if let (Some(rate), Some(context)) = (cli.flood, &cli.flood_context) {
+        return ended(flood(&cli, rate, context));
+    }
     match run(&cli) {
         Ok(report) => {
             match cli.output {
@@ -84,11 +94,26 @@ fn main() -> ExitCode {
             }
             ExitCode::SUCCESS
         }
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
+        Err(error) => ended(Err(error)),
     }
+}
+
+fn ended(outcome: Result<()>) -> ExitCode {
+    let Err(error) = outcome else { return ExitCode::SUCCESS };
+    eprintln!("error: {error:#}");
+    ExitCode::FAILURE
+}
+
+fn flood(cli: &Cli, rate: f64, context: &Path) -> Result<()> {
+    process::allow_files(4096)?;
+    let runtime = tokio::runtime::Runtime::new().context("starting the runtime")?;
+    let context = cluster_identity::Context::load(context).context("reading the context")?;
+    runtime.block_on(async {
+        let mut api = api::Api::new(context)?;
+        api.use_managers(cli.flood_managers.clone())?;
+        shapes::overload::flood(api, rate).await;
+        Ok(())
+    })
 }
 
 fn run(cli: &Cli) -> Result<Report> {

@@ -103,6 +103,11 @@ impl Managers {
         self.all.iter().map(|manager| manager.address.to_string()).collect()
     }
 
+    /// The context file that the first manager wrote.
+    pub fn context_file(&self) -> PathBuf {
+        self.all.first().map(|manager| manager.folder.join("admin.json")).unwrap_or_default()
+    }
+
     /// What each running manager used so far, by its place.
     pub fn usage(&self) -> Result<Vec<Usage>> {
         let running = self.all.iter().filter_map(|manager| manager.child.as_ref());

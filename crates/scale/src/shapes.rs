@@ -5,7 +5,7 @@ mod create;
 mod idle;
 mod million;
 mod outage;
-mod overload;
+pub mod overload;
 mod preempt;
 
 use std::fmt;

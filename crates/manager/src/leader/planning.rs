@@ -17,6 +17,10 @@ const PROPOSE_PAUSE: Duration = Duration::from_millis(200);
 /// Of the time, full passes that follow changes of nodes take at most one part in so many. What is on
 /// a node that changed is looked at at once.
 const FULL_PASS_SHARE: u32 = 10;
+/// After a pass that took time, as much time is left to everything else, within this bound: what
+/// changes meanwhile is looked at together. Small clusters do not notice.
+const PAUSE_MAX: Duration = Duration::from_millis(250);
+const PAUSE_MIN: Duration = Duration::from_millis(2);
 /// Shortest time between passes on a timer that come to nothing.
 const IDLE_PAUSE: Duration = Duration::from_millis(50);
 
@@ -54,6 +58,7 @@ pub async fn run(context: Context) -> anyhow::Result<()> {
             storms.look(&state, context.clock.now_ms());
         }
         let Some(plan) = look.plan(&context, &state, leads_since_ms) else { continue };
+        let took = now.elapsed();
         tell(&plan);
         if matches!(look, Look::All) {
             full_pass = FullPass::ended(now);
@@ -72,6 +77,9 @@ pub async fn run(context: Context) -> anyhow::Result<()> {
             // Nothing in the state will tell that this was not done.
             last = None;
             feed.mark_changed();
+        }
+        if took > PAUSE_MIN {
+            tokio::time::sleep(took.min(PAUSE_MAX)).await;
         }
     }
 }

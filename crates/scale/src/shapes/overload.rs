@@ -1,10 +1,12 @@
 //! More requests than the managers can take.
 
+use std::io::Read as _;
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use cluster_pb::control::v1 as pb;
 use cluster_wire::Code;
 use cluster_wire::error::code_of;
@@ -13,6 +15,7 @@ use tonic::{Code as Grpc, Status};
 
 use super::Bench;
 use crate::api::{Api, service};
+use crate::managers::Managers;
 
 const PROBE: Duration = Duration::from_secs(10);
 const FLOOD: Duration = Duration::from_secs(60);
@@ -56,65 +59,129 @@ impl Bench {
         self.report.put("sustained_writes_per_s", sustained, "1/s");
         let offered = sustained * TIMES * self.scale;
         let mark = self.mark()?;
-        let flood = Arc::new(Tally::default());
+        let mut flood = Flood::start(&self.managers, offered)?;
         let mut least_ready = usize::MAX;
         let mut looks = tokio::time::interval(Duration::from_secs(1));
-        let mut tick = tokio::time::interval(TICK);
-        let begun = Instant::now();
-        let mut asked = 0u64;
-        while begun.elapsed() < FLOOD {
-            tokio::select! {
-                _ = tick.tick() => {
-                    // A request of a pair each; both count.
-                    let due = (begun.elapsed().as_secs_f64() * offered / 2.0) as u64;
-                    while asked < due {
-                        asked += 1;
-                        self.ask(asked, &flood);
-                    }
-                }
-                _ = looks.tick() => {
-                    self.managers.check()?;
-                    // The least that some manager knows of, without waiting for its turn.
-                    let request = pb::GetClusterRequest { stale: true, state_hash: false };
-                    let look = self.managers.api.of(0).get_cluster(request).await;
-                    if let Ok(cluster) = look {
-                        least_ready = least_ready.min(cluster.into_inner().workers_ready as usize);
-                    }
-                }
+        let told = loop {
+            looks.tick().await;
+            self.managers.check()?;
+            // What a manager knows without waiting for its turn.
+            let request = pb::GetClusterRequest { stale: true, state_hash: false };
+            if let Ok(cluster) = self.managers.api.of(0).get_cluster(request).await {
+                least_ready = least_ready.min(cluster.into_inner().workers_ready as usize);
             }
-        }
-        let took = begun.elapsed().as_secs_f64();
-        let count = |of: &AtomicU64| of.load(Ordering::Relaxed) as f64;
+            if let Some(told) = flood.ended()? {
+                break told;
+            }
+        };
         self.report.put("offered_per_s", offered, "1/s");
-        self.report.put("sent_per_s", count(&flood.sent) / took, "1/s");
-        self.report.put("acknowledged_per_s", count(&flood.acknowledged) / took, "1/s");
-        self.report.put("pushed_back_per_s", count(&flood.pushed_back) / took, "1/s");
-        self.report.put("unclear", count(&flood.unclear), "");
-        self.report.put("withheld_by_generator", count(&flood.withheld), "");
-        self.report.put("slowest_acknowledged_s", count(&flood.slowest_us) / 1e6, "s");
+        for (name, figure) in FIGURES.iter().zip(told) {
+            self.report.put(name, figure, "");
+        }
         self.report.put("workers_ready_least", least_ready as f64, "");
         self.cost(&mark, 1)?;
-        let sessions = self.fleet.sessions();
-        self.report.put("sessions_open", sessions as f64, "");
+        self.report.put("sessions_open", self.fleet.sessions() as f64, "");
         tokio::time::sleep(Duration::from_secs(10)).await;
         let rss = self.managers.usage()?.iter().map(|usage| usage.rss_bytes).max().unwrap_or(0);
         self.report.put("manager_rss_after_mib", rss as f64 / f64::from(1 << 20), "MiB");
         Ok(())
     }
+}
 
-    fn ask(&self, number: u64, tally: &Arc<Tally>) {
-        if tally.outstanding.load(Ordering::Relaxed) >= OUTSTANDING_MAX {
-            tally.withheld.fetch_add(1, Ordering::Relaxed);
-            return;
-        }
-        tally.outstanding.fetch_add(1, Ordering::Relaxed);
-        let (api, tally) = (self.managers.api.clone(), tally.clone());
-        tokio::spawn(async move {
-            let name = format!("flood-{number}");
-            pair(&api, &name, number as usize, &tally).await;
-            tally.outstanding.fetch_sub(1, Ordering::Relaxed);
-        });
+/// What a flood tells, in this order.
+const FIGURES: [&str; 6] = [
+    "sent_per_s",
+    "acknowledged_per_s",
+    "pushed_back_per_s",
+    "unclear",
+    "withheld_by_generator",
+    "slowest_acknowledged_s",
+];
+
+/// The generator is a process of its own that steps back for everybody else, as if it ran on other
+/// machines: what it costs itself is not the question.
+struct Flood(Child);
+
+impl Flood {
+    fn start(managers: &Managers, offered: f64) -> Result<Self> {
+        let program = std::env::current_exe().context("finding this program")?;
+        let child = Command::new("nice")
+            .args(["-n", "19"])
+            .arg(program)
+            .args(["--bin-dir", "-", "--flood", &offered.to_string()])
+            .arg("--flood-context")
+            .arg(managers.context_file())
+            .args(["--flood-managers", &managers.addresses().join(",")])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("starting the flood")?;
+        Ok(Self(child))
     }
+
+    /// Its figures, once it has ended.
+    fn ended(&mut self) -> Result<Option<Vec<f64>>> {
+        let Some(status) = self.0.try_wait().context("looking at the flood")? else {
+            return Ok(None);
+        };
+        ensure!(status.success(), "the flood failed: {status}");
+        let mut text = String::new();
+        let mut out = self.0.stdout.take().context("the flood has no output")?;
+        out.read_to_string(&mut text).context("reading the flood's figures")?;
+        let figures = text.split_whitespace().map(str::parse).collect::<Result<_, _>>();
+        Ok(Some(figures.context("the flood printed no figures")?))
+    }
+}
+
+impl Drop for Flood {
+    fn drop(&mut self) {
+        // It may have ended.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// The generator: asks at a rate for a minute and prints what became of it.
+pub async fn flood(api: Api, offered: f64) {
+    let tally = Arc::new(Tally::default());
+    let mut tick = tokio::time::interval(TICK);
+    let begun = Instant::now();
+    let mut asked = 0u64;
+    while begun.elapsed() < FLOOD {
+        tick.tick().await;
+        // Each asks twice.
+        let due = (begun.elapsed().as_secs_f64() * offered / 2.0) as u64;
+        while asked < due {
+            asked += 1;
+            ask(&api, asked, &tally);
+        }
+    }
+    let took = begun.elapsed().as_secs_f64();
+    let count = |of: &AtomicU64| of.load(Ordering::Relaxed) as f64;
+    let rate = |of: &AtomicU64| count(of) / took;
+    println!(
+        "{} {} {} {} {} {}",
+        rate(&tally.sent),
+        rate(&tally.acknowledged),
+        rate(&tally.pushed_back),
+        count(&tally.unclear),
+        count(&tally.withheld),
+        count(&tally.slowest_us) / 1e6
+    );
+}
+
+fn ask(api: &Api, number: u64, tally: &Arc<Tally>) {
+    if tally.outstanding.load(Ordering::Relaxed) >= OUTSTANDING_MAX {
+        tally.withheld.fetch_add(1, Ordering::Relaxed);
+        return;
+    }
+    tally.outstanding.fetch_add(1, Ordering::Relaxed);
+    let (api, tally) = (api.clone(), tally.clone());
+    tokio::spawn(async move {
+        let name = format!("flood-{number}");
+        pair(&api, &name, number as usize, &tally).await;
+        tally.outstanding.fetch_sub(1, Ordering::Relaxed);
+    });
 }
 
 /// Creates a service without tasks and removes it.
