@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::cluster::Cluster;
 use crate::fit::leaving;
 use crate::id::{NodeId, ServiceId, TaskId};
-use crate::node::Node;
+use crate::node::{Node, NodeState};
 use crate::security::Security;
 use crate::service::Service;
 use crate::spec::Resources;
@@ -33,6 +33,8 @@ pub struct State {
     service_names: OrdMap<String, ServiceId>,
     ports: OrdMap<u16, ServiceId>,
     node_names: OrdMap<String, NodeId>,
+    /// Nodes that are down: mostly none, so that to ask it for every task costs nothing.
+    down: OrdSet<NodeId>,
     usage: OrdMap<NodeId, Usage>,
 }
 
@@ -149,6 +151,10 @@ impl State {
         self.service_names.get(name).copied()
     }
 
+    pub fn is_down(&self, id: NodeId) -> bool {
+        !self.down.is_empty() && self.down.contains(&id)
+    }
+
     /// The service that publishes a port.
     pub fn port_owner(&self, port: u16) -> Option<ServiceId> {
         self.ports.get(&port).copied()
@@ -173,6 +179,12 @@ impl State {
             .map(|(_, task)| task.as_ref())
     }
 
+    /// The highest slot of a service that any task is known of; 0 if there is none.
+    pub(crate) fn top_slot(&self, id: ServiceId) -> u32 {
+        let slots = (id, 0, TaskId(0))..=(id, u32::MAX, TaskId(u64::MAX));
+        self.slots.range(slots).next_back().map_or(0, |((_, slot, _), _)| *slot)
+    }
+
     pub fn tasks_of_slot(&self, id: ServiceId, slot: u32) -> impl Iterator<Item = &Task> {
         self.slots
             .range((id, slot, TaskId(0))..=(id, slot, TaskId(u64::MAX)))
@@ -187,7 +199,9 @@ impl State {
 
     /// The slot of a task has to move for the service's present revision.
     pub fn is_outdated(&self, service: &Service, task: &Task) -> bool {
-        service.is_outdated(task.revision, task.node.and_then(|node| self.node(node)))
+        // Mostly it runs the present revision, whatever its node is.
+        task.revision != service.revision
+            && service.is_outdated(task.revision, task.node.and_then(|node| self.node(node)))
     }
 
     /// Tasks that wait for a node.
@@ -211,6 +225,11 @@ impl State {
             self.node_names.remove(&old.name);
         }
         self.node_names.insert(node.name.clone(), node.id);
+        if node.state == NodeState::Down {
+            self.down.insert(node.id);
+        } else if !self.down.is_empty() {
+            self.down.remove(&node.id);
+        }
         self.tables.nodes.insert(node.id, node);
     }
 
@@ -218,6 +237,7 @@ impl State {
         if let Some(old) = self.tables.nodes.remove(&id) {
             self.node_names.remove(&old.name);
         }
+        self.down.remove(&id);
         self.usage.remove(&id);
     }
 

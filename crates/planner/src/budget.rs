@@ -5,12 +5,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cluster_model::{NodeState, Service, ServiceId, State, Task};
+use cluster_model::{Service, ServiceId, State, Task};
 
 /// The task does what it is there for, as far as anybody hears.
 pub(crate) fn is_healthy(state: &State, task: &Task) -> bool {
-    let heard = |node| state.node(node).is_some_and(|node| node.state != NodeState::Down);
-    task.serves() && task.node.is_some_and(heard)
+    task.serves() && task.node.is_some_and(|node| !state.is_down(node))
 }
 
 /// Slots that a service should have filled, of which so many are at present. Those of jobs go as

@@ -213,7 +213,11 @@ impl<'a> Placer<'a> {
         task: &'a Task,
         ranking: &mut Ranking<'a>,
     ) -> Option<usize> {
-        let shunned = history::shunned(self.state, task, self.now_ms);
+        // Without any history there is none of the slot.
+        let shunned = match ranking.history {
+            true => history::shunned(self.state, task, self.now_ms),
+            false => Shunned::default(),
+        };
         let own = self.own_places(group, task);
         for place in &own {
             ranking.restore(*place, &self.nodes[*place]);

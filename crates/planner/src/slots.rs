@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use cluster_model::service::{RolloutKind, RolloutState};
 use cluster_model::{
-    Change, Desired, NewTask, Node, NodeState, Observed, Reason, Rollout, Service, ServiceId,
-    State, Task, TaskId,
+    Change, Desired, NewTask, Node, Observed, Reason, Rollout, Service, ServiceId, State, Task,
+    TaskId,
 };
 
 use crate::storm::Storms;
@@ -62,8 +62,7 @@ impl<'a> View<'a> {
 
     /// The node of a task, if it is known to be down.
     pub fn silent_node(&self, task: &Task) -> Option<&'a Node> {
-        let node = self.state.node(task.node?)?;
-        (node.state == NodeState::Down).then_some(node)
+        task.node.filter(|node| self.state.is_down(*node)).and_then(|node| self.state.node(node))
     }
 
     /// As [`up`], and its node is heard. What runs on a silent node fills its slot but is no help.

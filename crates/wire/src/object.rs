@@ -77,11 +77,7 @@ fn eligible(state: &State, service: &Service) -> u32 {
 
 /// The task does what it is for, on a node that is heard.
 fn runs(state: &State, task: &Task) -> bool {
-    task.serves()
-        && task
-            .node
-            .and_then(|node| state.node(node))
-            .is_some_and(|node| node.state == NodeState::Ready)
+    task.serves() && task.node.is_some_and(|node| !state.is_down(node))
 }
 
 pub fn event(event: &Event) -> pb::Event {

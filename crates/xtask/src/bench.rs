@@ -5,6 +5,7 @@
 //! `idle` weighs processes that do nothing, `load` counts requests that fail meanwhile. The table goes to stdout as
 //! markdown. `cargo xtask bench scale` is another matter: many simulated workers, no containers.
 
+pub mod check;
 mod figures;
 mod idle;
 mod load;
@@ -50,11 +51,14 @@ pub struct Args {
 enum What {
     /// Measure managers with thousands of simulated workers.
     Scale(scale::Args),
+    /// Compare the instructions that planning and applying take with stored figures.
+    Check(check::Args),
 }
 
 pub fn run(args: &Args) -> Result<()> {
     match &args.what {
         Some(What::Scale(args)) => scale::run(args),
+        Some(What::Check(args)) => check::run(args),
         None => waits(args),
     }
 }

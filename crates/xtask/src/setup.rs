@@ -22,6 +22,10 @@ pub const LAB: &[Tool] = &[
     Tool { program: "curl", package: "curl", purpose: "asking the web app" },
 ];
 
+/// What counts instructions.
+pub const VALGRIND: &[Tool] =
+    &[Tool { program: "valgrind", package: "valgrind", purpose: "counting instructions" }];
+
 /// What the tests need on top.
 pub const TESTS: &[Tool] = &[
     Tool {

@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 
+use crate::bench;
 use crate::cargo;
 use crate::image;
 use crate::phases::Phases;
@@ -38,6 +39,7 @@ pub fn run(args: &Args) -> Result<()> {
     phases.run("image", || image::build().map(|_| ()))?;
     phases.run("tests", || tests(args))?;
     if args.filters.is_empty() {
+        phases.run("instructions", || bench::check::run(&bench::check::Args::default()))?;
         phases.run("simulation", sim::test)?;
     }
     println!("test: everything passed; {}", phases.summary());

@@ -86,6 +86,7 @@ impl Step<'_> {
         let mut job = self.job_room(known, revision);
         let mut owners = self.slot_owners(service, tasks);
         let owned = known.spec.mode.is_global();
+        let mut top = self.state.top_slot(service);
         let mut taken = 0;
         for (ordinal, new) in (0u64..).zip(tasks) {
             let id = TaskId(base.0.wrapping_add(ordinal));
@@ -95,7 +96,9 @@ impl Step<'_> {
                 })
             });
             let (mut filled, mut alive) = (false, false);
-            for task in self.state.tasks_of_slot(service, new.slot) {
+            // Beyond the highest slot there is nothing to look at.
+            let known = (new.slot <= top).then(|| self.state.tasks_of_slot(service, new.slot));
+            for task in known.into_iter().flatten() {
                 filled |= task.fills_slot() && Some(task.id) != new.beside;
                 alive |= new.desired == Desired::Running && bars(task, id, new.beside);
             }
@@ -126,6 +129,7 @@ impl Step<'_> {
                 beside: new.beside,
                 generic: Vec::new(),
             });
+            top = top.max(new.slot);
             taken += 1;
         }
         if taken > 0 {

@@ -53,18 +53,22 @@ pub(super) struct Ranking<'a> {
     dropped: Vec<usize>,
     /// Nodes that go last.
     pub failing: Vec<NodeId>,
+    /// The service has tasks that ended, or are to end.
+    pub history: bool,
 }
 
 impl<'a> Ranking<'a> {
     pub fn of(state: &State, group: &Group<'a>, nodes: &[Candidate<'_>], now_ms: u64) -> Self {
         let spec = group.spec;
         let mut failures = Failures::default();
+        let mut history = false;
         let mut of_service = vec![0u32; nodes.len()];
         for task in state.tasks_of_service(group.service) {
             if Some(task.id) == group.except {
                 continue;
             }
             if !task.fills_slot() {
+                history = true;
                 failures.note(task, group.revision, now_ms);
             } else if let Some(place) = task.node.and_then(|node| place_of(nodes, node)) {
                 of_service[place] += 1;
@@ -81,6 +85,7 @@ impl<'a> Ranking<'a> {
             tree: Tree::flat([].into()),
             dropped: Vec::new(),
             failing: failures.failing(),
+            history,
         };
         let levels = &spec.placement.spread_over;
         let free = spec.placement.constraints.is_empty();
