@@ -29,6 +29,9 @@ pub struct RaftConfig {
     pub log: LogSettings,
     /// Entries between two snapshots.
     pub snapshot_every: u64,
+    /// Bytes of commands after which a snapshot is made even if there are few entries: a plan for
+    /// thousands of tasks is one.
+    pub snapshot_bytes: u64,
     /// Entries kept behind a snapshot for followers that are a little late.
     pub keep_entries: u64,
     /// What log and snapshots are encrypted with; none writes them in the clear.
@@ -63,6 +66,7 @@ impl RaftConfig {
             timing: Timing::default(),
             log: LogSettings::default(),
             snapshot_every: 8_000,
+            snapshot_bytes: 16 << 20,
             keep_entries: 4_000,
             keys: None,
             disk: Arc::new(OsDisk),

@@ -40,6 +40,8 @@ pub struct View {
 pub(crate) struct Published {
     pub(crate) view: watch::Sender<View>,
     pub(crate) feed: watch::Sender<u64>,
+    /// Bytes of commands applied since a snapshot was begun: what a restart would have to repeat.
+    pub(crate) unsaved: watch::Sender<u64>,
     /// Why applying had to stop.
     pub(crate) failure: watch::Sender<Option<String>>,
     /// What became of the last commands.
@@ -51,6 +53,7 @@ impl Published {
         Self {
             view: watch::Sender::new(View::default()),
             feed: watch::Sender::new(0),
+            unsaved: watch::Sender::new(0),
             failure: watch::Sender::new(None),
             recent: Arc::default(),
         }
@@ -159,12 +162,14 @@ impl RaftStateMachine<Types> for Machine {
         // Answers go out after the view that shows their effect.
         let mut answers: Vec<(ApplyResponder<Types>, Response)> = Vec::new();
         let mut unpublished = 0;
+        let mut bytes = 0;
         while let Some(item) = entries.next().await {
             let (entry, responder) = item?;
             let id = entry.log_id;
             let response = match &entry.payload {
                 EntryPayload::Blank => Response(None),
                 EntryPayload::Normal(proposal) => {
+                    bytes += proposal.0.len() as u64;
                     self.apply_command(id.index, proposal).map_err(|error| self.stop(error))?
                 }
                 EntryPayload::Membership(members) => {
@@ -183,12 +188,14 @@ impl RaftStateMachine<Types> for Machine {
                 unpublished = 0;
             }
         }
+        self.published.unsaved.send_modify(|unsaved| *unsaved += bytes);
         self.publish();
         answers.into_iter().for_each(|(responder, response)| responder.send(response));
         Ok(())
     }
 
     async fn get_snapshot_builder(&mut self) -> Self::SnapshotBuilder {
+        self.published.unsaved.send_replace(0);
         Builder {
             state: self.state.clone(),
             meta: SnapshotMeta {

@@ -102,6 +102,9 @@ impl Drop for Inner {
     }
 }
 
+/// Until a snapshot that was asked for has surely begun.
+const SNAPSHOT_PAUSE: Duration = Duration::from_secs(1);
+
 /// What `cluster info` shows of consensus.
 #[derive(Debug, Clone)]
 pub struct Status {
@@ -192,6 +195,11 @@ impl RaftNode {
         let leadership = watch::Sender::new(Leadership::default());
         let fatal = watch::Sender::new(None);
         let failures = [log.failure(), published.failure.subscribe()];
+        handle.spawn(save_what_is_long(
+            raft.clone(),
+            published.unsaved.subscribe(),
+            config.snapshot_bytes,
+        ));
         handle.spawn(watch_over(
             raft.clone(),
             config.timing,
@@ -391,5 +399,16 @@ pub(super) fn lock_folder(dir: &Path) -> Result<Flock<File>, StorageError> {
         Ok(lock) => Ok(lock),
         Err((_, nix::errno::Errno::EWOULDBLOCK)) => Err(StorageError::InUse { path }),
         Err((_, error)) => Err(StorageError::io("lock", &path)(error.into())),
+    }
+}
+
+/// Asks for a snapshot whenever a restart would have to repeat much.
+async fn save_what_is_long(raft: Raft, mut unsaved: watch::Receiver<u64>, limit: u64) {
+    while unsaved.wait_for(|bytes| *bytes >= limit).await.is_ok() {
+        // It fails only when consensus ended.
+        if raft.trigger().snapshot().await.is_err() {
+            return;
+        }
+        tokio::time::sleep(SNAPSHOT_PAUSE).await;
     }
 }

@@ -184,6 +184,19 @@ async fn a_follower_that_was_away_catches_up_from_a_snapshot() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn few_large_commands_make_a_snapshot_too() {
+    let mut group = Group::start(1, |config| config.snapshot_bytes = 500).await;
+    let leader = group.leader().await;
+    let node = group.managers[leader].node();
+    assert!(node.status().snapshot.is_none());
+    for number in 1000..1100 {
+        node.propose(write(number)).await.unwrap();
+    }
+    let saved = within(Duration::from_secs(10), || node.status().snapshot);
+    saved.await.expect("no snapshot was made");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn without_a_majority_calls_fail_in_time_and_say_why() {
     let mut group = Group::start(3, as_is).await;
     let leader = group.leader().await;
