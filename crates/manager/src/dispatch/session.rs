@@ -120,12 +120,11 @@ async fn serve(
     context.dispatch.hearing.acknowledged(node, 0);
     tracing::info!(node_id = %node, session_id = %TaskId(session), boot = who.boot, "session opened");
     let (reported, recorded) = watch::channel(0);
-    let (heard, answers) = watch::channel(0);
-    let inbound = Inbound::new(context, who, description, reported, heard);
+    let inbound = Inbound::new(context, who, description, reported, out.clone());
     let outbound = Outbound::new(context, who, mailbox.clone(), out);
     tokio::select! {
         ended = inbound.run(messages) => ended,
-        ended = outbound.run(view, endpoints, recorded, answers, log_requests) => ended,
+        ended = outbound.run(view, endpoints, recorded, log_requests) => ended,
         reason = mailbox.closed() => Err(Failure::new(Code::Stopping, reason)),
     }
 }

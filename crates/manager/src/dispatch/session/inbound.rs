@@ -5,6 +5,7 @@ use std::time::{Duration, Instant as Moment};
 
 use cluster_model::{Command, NodeDescription, NodeState, State};
 use cluster_pb::dispatcher::v1 as pb;
+use cluster_pb::dispatcher::v1::manager_message::Item as Out;
 use cluster_pb::dispatcher::v1::worker_message::Item as In;
 use cluster_wire::{Code, Failure, dispatch as wire};
 use futures::StreamExt as _;
@@ -14,7 +15,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 use tonic::Streaming;
 
-use super::Who;
+use super::{Sender, Who};
 use crate::context::Context;
 use crate::dispatch::reports::Batch;
 
@@ -36,8 +37,8 @@ pub(super) struct Inbound<'a> {
     declaring: Option<BoxFuture<'static, ()>>,
     /// Reports up to this one are recorded.
     reported: watch::Sender<u64>,
-    /// Heartbeats up to this one are answered.
-    answered: watch::Sender<u64>,
+    /// For answers to heartbeats: one that finds no room is left out, the next counts for it too.
+    out: Sender,
     /// The newest heartbeat that is not answered yet, and when it was heard.
     unanswered: Option<(u64, Moment)>,
 }
@@ -48,14 +49,17 @@ impl<'a> Inbound<'a> {
         who: Who,
         description: NodeDescription,
         reported: watch::Sender<u64>,
-        answered: watch::Sender<u64>,
+        out: Sender,
     ) -> Self {
         let (declared, declaring, unanswered) = (None, None, None);
-        Self { context, who, description, declared, declaring, reported, answered, unanswered }
+        Self { context, who, description, declared, declaring, reported, out, unanswered }
     }
 
     pub async fn run(mut self, mut messages: Streaming<pb::WorkerMessage>) -> Result<(), Failure> {
         let mut silent_at = self.look()?;
+        // Set again only when it ends: each message moves the limit.
+        let silence = sleep_until(silent_at);
+        tokio::pin!(silence);
         // In order: a number stands for all reports before it.
         let mut recorded: FuturesOrdered<Recorded> = FuturesOrdered::new();
         let mut contact = self.context.dispatch.contact.watch();
@@ -79,12 +83,16 @@ impl<'a> Inbound<'a> {
                 }
                 () = confirmed(&mut contact, self.unanswered) => {
                     if let Some((sequence, _)) = self.unanswered.take() {
-                        self.answered.send_replace(sequence);
+                        let answer = Out::Heard(pb::Heard { sequence });
+                        let _ = self.out.try_send(Ok(pb::ManagerMessage { item: Some(answer) }));
                     }
                 }
                 () = finish(&mut self.declaring) => {}
-                () = sleep_until(silent_at) => {
-                    return Err(Failure::new(Code::Stopping, "the worker went silent"));
+                () = &mut silence => {
+                    if silent_at <= Instant::now() {
+                        return Err(Failure::new(Code::Stopping, "the worker went silent"));
+                    }
+                    silence.as_mut().reset(silent_at);
                 }
             }
         }

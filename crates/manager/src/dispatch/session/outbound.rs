@@ -79,7 +79,6 @@ impl<'a> Outbound<'a> {
         view: View,
         mut endpoints: broadcast::Receiver<Arc<Vec<pb::Endpoints>>>,
         mut recorded: watch::Receiver<u64>,
-        mut heard: watch::Receiver<u64>,
         mut log_requests: mpsc::Receiver<pb::LogRequest>,
     ) -> Result<(), Failure> {
         let mut withdrawn = self.context.dispatch.withdrawn.subscribe();
@@ -105,11 +104,6 @@ impl<'a> Outbound<'a> {
                     if changed.is_err() { return Ok(()) }
                     let sequence = *recorded.borrow_and_update();
                     self.send(Out::Reported(pb::Reported { sequence })).await?;
-                }
-                changed = heard.changed() => {
-                    if changed.is_err() { return Ok(()) }
-                    let sequence = *heard.borrow_and_update();
-                    self.send(Out::Heard(pb::Heard { sequence })).await?;
                 }
                 Some(request) = log_requests.recv() => self.send(Out::LogRequest(request)).await?,
             }

@@ -185,7 +185,7 @@ async fn a_follower_that_was_away_catches_up_from_a_snapshot() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn few_large_commands_make_a_snapshot_too() {
-    let mut group = Group::start(1, |config| config.snapshot_bytes = 500).await;
+    let group = Group::start(1, |config| config.snapshot_bytes = 500).await;
     let leader = group.leader().await;
     let node = group.managers[leader].node();
     assert!(node.status().snapshot.is_none());
