@@ -130,6 +130,16 @@ impl State {
         self.tables.nodes.values().map(Arc::as_ref)
     }
 
+    /// All nodes with what their tasks hold, in one walk over both.
+    pub fn nodes_in_use(&self) -> impl Iterator<Item = (&Node, Usage)> {
+        let mut usage = self.usage.iter().peekable();
+        self.nodes().map(move |node| {
+            while usage.next_if(|(id, _)| **id < node.id).is_some() {}
+            let held = usage.next_if(|(id, _)| **id == node.id);
+            (node, held.map(|(_, usage)| *usage).unwrap_or_default())
+        })
+    }
+
     pub fn node_count(&self) -> usize {
         self.tables.nodes.len()
     }

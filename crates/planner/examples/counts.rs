@@ -3,6 +3,7 @@
 //! A case is the world alone, or the world and something done in it; the difference is what counts.
 //! Nothing here looks at a clock, so that the same build counts the same.
 
+#[path = "shared/world.rs"]
 mod world;
 
 use std::collections::BTreeSet;

@@ -4,6 +4,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "an example may look at the clock")]
 
+#[path = "shared/world.rs"]
 mod world;
 
 use std::collections::BTreeSet;

@@ -75,7 +75,7 @@ pub(crate) fn plan(state: &mut State, now_ms: u64, room: usize, ids: &mut Ids) -
     }
     let mut placer = Placer {
         view: &view,
-        nodes: view.nodes().map(|node| Candidate::new(node, view.usage(node.id))).collect(),
+        nodes: view.nodes_in_use().map(|(node, usage)| Candidate::new(node, usage)).collect(),
         state,
         now_ms,
         room,

@@ -30,8 +30,8 @@ const OUTGOING_MAX: usize = 64;
 const MESSAGE_BYTES_MAX: usize = 16 << 20;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The same as the worker's: a manager that is gone is noticed within 1.7 s.
-const PING_PERIOD: Duration = Duration::from_millis(500);
-const PING_TIMEOUT: Duration = Duration::from_millis(1200);
+const PING_PERIOD: Duration = Duration::from_millis(1100);
+const PING_TIMEOUT: Duration = Duration::from_millis(600);
 const HEARTBEAT_PERIOD: Duration = Duration::from_secs(1);
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_secs(2);

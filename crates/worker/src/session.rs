@@ -50,9 +50,10 @@ const OUTGOING_MAX: usize = 64;
 const MESSAGE_BYTES_MAX: usize = 16 << 20;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const OPEN_TIMEOUT: Duration = Duration::from_secs(3);
-/// Together they bound how long a manager may be gone unnoticed.
-const PING_PERIOD: Duration = Duration::from_millis(500);
-const PING_TIMEOUT: Duration = Duration::from_millis(1200);
+/// Together they bound how long a manager may be gone unnoticed. While heartbeats are answered, once
+/// a second, no ping is sent.
+const PING_PERIOD: Duration = Duration::from_millis(1100);
+const PING_TIMEOUT: Duration = Duration::from_millis(600);
 /// Until the manager says otherwise.
 const HEARTBEAT_PERIOD: Duration = Duration::from_secs(1);
 /// How long containers may take to stop when the node was removed.

@@ -53,7 +53,7 @@ pub(crate) fn inspect<'a>(state: &'a State, task: &'a Task, now_ms: u64) -> Opti
         except: Some(task.id),
     };
     let mut nodes: Vec<Candidate<'a>> =
-        state.nodes().map(|node| Candidate::new(node, state.usage(node.id))).collect();
+        state.nodes_in_use().map(|(node, usage)| Candidate::new(node, usage)).collect();
     let here = task.node.and_then(|node| place_of(&nodes, node));
     if let Some(candidate) = here.and_then(|place| nodes.get_mut(place)) {
         candidate.give_back(spec);
