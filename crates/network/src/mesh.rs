@@ -44,6 +44,7 @@ pub use tls::{BoxStream, Handshake, IdentityTls, MeshStream, MeshTls};
 
 use self::core::Core;
 use self::listener::{Leads, Listener};
+use self::table::Table;
 
 /// A running mesh; clones share it. It stops, connections included, when the
 /// last one is dropped.
@@ -183,6 +184,13 @@ impl Mesh {
     /// deadline on it: clients may stay for ever.
     pub async fn drained(&self, task_id: &str) {
         self.0.core.until(|table| table.is_idle(task_id)).await;
+    }
+
+    /// Takes in nothing new from here on, neither from clients nor from other workers, and waits
+    /// until nothing is open. Put a deadline on it: clients may stay for ever.
+    pub async fn leave(&self) {
+        self.0.core.closing.cancel();
+        self.0.core.until(Table::is_unused).await;
     }
 
     pub fn status(&self) -> MeshStatus {

@@ -88,6 +88,10 @@ impl Balancers for Meshed {
         self.0.close_host(task).await;
     }
 
+    async fn leave(&self) {
+        self.0.leave().await;
+    }
+
     fn node_gone(&self, node: &str) {
         self.0.node_gone(node);
     }

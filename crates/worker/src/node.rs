@@ -84,6 +84,8 @@ pub trait Balancers: Send + Sync {
     async fn close_host(&self, task: &str);
     /// Resolves when no connection to the task is open here; may be never.
     async fn drained(&self, task: &str);
+    /// Takes in nothing new any more, and resolves when nothing is open here; may be never.
+    async fn leave(&self) {}
     /// Cuts what is open to a node that was removed.
     fn node_gone(&self, _node: &str) {}
 }

@@ -19,6 +19,8 @@ pub(super) struct Core {
     pub pools: Pools,
     pub counters: Counters,
     pub stop: CancellationToken,
+    /// Nothing new is taken in any more; what is open goes on.
+    pub closing: CancellationToken,
     /// Version in effect, for those who wait until it is reached.
     pub version: watch::Sender<u64>,
     table: Mutex<Table>,
@@ -34,6 +36,7 @@ impl Core {
             tls,
             pools: Pools::default(),
             counters: Counters::default(),
+            closing: stop.child_token(),
             stop,
             version: watch::Sender::new(0),
             released: Notify::new(),

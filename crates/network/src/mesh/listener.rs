@@ -34,7 +34,7 @@ pub(super) struct Listener {
 impl Listener {
     /// The first try to open the port is over when this returns.
     pub fn start(core: &Arc<Core>, port: u16, leads: Leads) -> Self {
-        let cancel = core.stop.child_token();
+        let cancel = core.closing.child_token();
         let error = Arc::new(Mutex::new(None));
         let first = open(core, port, &error);
         let task = tokio::spawn({

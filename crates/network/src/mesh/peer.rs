@@ -36,7 +36,7 @@ pub(super) async fn run(core: Arc<Core>, listener: TcpListener) {
         });
     });
     tokio::select! {
-        () = core.stop.cancelled() => {}
+        () = core.closing.cancelled() => {}
         () = accept => {}
     }
 }
@@ -52,9 +52,12 @@ async fn serve(core: &Arc<Core>, stream: TcpStream) -> io::Result<()> {
             return Err(error);
         }
     };
-    let Some(preamble) = read_preamble(core, &mut worker).await? else {
-        return Ok(());
+    // A request that was not accepted yet is the other worker's to send elsewhere.
+    let preamble = tokio::select! {
+        () = core.closing.cancelled() => return Ok(()),
+        preamble = read_preamble(core, &mut worker) => preamble?,
     };
+    let Some(preamble) = preamble else { return Ok(()) };
     let (status, connected) = match connect(core, &preamble).await {
         Ok(connected) => (Status::Connected, Some(connected)),
         Err(status) => (status, None),

@@ -23,7 +23,7 @@ use crate::host::{Bridged, Meshed, StoredImages};
 use crate::join;
 use crate::local::Listening;
 use crate::member::Member;
-use crate::node::Parts;
+use crate::node::{Node, Parts};
 use crate::worker::{self, Setup};
 
 /// Little is computed here; more threads would only cost memory.
@@ -32,6 +32,8 @@ const BLOCKING_THREADS: usize = 16;
 const STACK_BYTES: usize = 1 << 20;
 /// How long open log streams and the like may take to end.
 const DRAIN_MAX: Duration = Duration::from_secs(3);
+/// How long open connections may take before the program stops; its session goes on meanwhile.
+const LEAVE_MAX: Duration = Duration::from_secs(3);
 
 pub(super) fn worker(args: RunArgs) -> anyhow::Result<()> {
     telemetry::init(args.log_format, "info")?;
@@ -58,16 +60,17 @@ async fn serve(args: RunArgs) -> anyhow::Result<()> {
     let _lock = DataDirLock::acquire(data.root())?;
     tracing::info!(version = %build_info(), data_dir = %data.root().display(), "worker starting");
     let scope = Scope::root("worker");
-    tokio::select! {
+    let node = tokio::select! {
         begun = begin(&args, data, &scope) => begun?,
         signal = signals.recv() => {
             tracing::info!(%signal, "stopping before the start was complete");
             return Ok(());
         }
-    }
+    };
     let outcome = tokio::select! {
         signal = signals.recv() => {
             tracing::info!(%signal, "worker stopping; containers run on");
+            leave(&node).await;
             Ok(())
         }
         failure = scope.failed() => Err(anyhow::Error::new(failure)),
@@ -78,7 +81,15 @@ async fn serve(args: RunArgs) -> anyhow::Result<()> {
     outcome
 }
 
-async fn begin(args: &RunArgs, data: DataDir, scope: &Scope) -> anyhow::Result<()> {
+/// Every connection to a container here passes this process: those that are open get some time to
+/// end, and new ones go to other workers.
+async fn leave(node: &Node) {
+    if tokio::time::timeout(LEAVE_MAX, node.parts.balancers.leave()).await.is_err() {
+        tracing::warn!(?LEAVE_MAX, "connections that are still open are cut");
+    }
+}
+
+async fn begin(args: &RunArgs, data: DataDir, scope: &Scope) -> anyhow::Result<Arc<Node>> {
     // Before anything is joined.
     let reserve = args.system_reserve.unwrap_or_default();
     let refused = |problem: String| anyhow::anyhow!(problem);
@@ -129,9 +140,9 @@ async fn begin(args: &RunArgs, data: DataDir, scope: &Scope) -> anyhow::Result<(
         parts,
     };
     let name = setup.member.name.clone();
-    worker::start(setup, scope).await?;
+    let node = worker::start(setup, scope).await?;
     tracing::info!(node_id, name, address = %advertise, "ready");
-    Ok(())
+    Ok(node)
 }
 
 /// The kept identity, or a new one from a first join; counts this start.

@@ -189,6 +189,37 @@ async fn a_port_no_longer_published_is_closed_but_its_connections_run_on() {
     assert_eq!(within(stream.read_u8()).await.unwrap(), b'x');
 }
 
+/// A worker that stops: requests under way are answered, new ones go elsewhere.
+#[tokio::test]
+async fn who_leaves_ends_what_is_open_and_takes_nothing_new() {
+    let mut world = World::new(2).await;
+    let (stays, leaves) = (world.container(0, "stays").await, world.container(1, "leaves").await);
+    world.publish(&[&stays, &leaves]).await;
+    let mut open = world.open(0).await.unwrap();
+    while open.1 != "leaves" {
+        open = world.open(0).await.unwrap();
+    }
+    let (mut stream, _) = open;
+    let leaving = tokio::spawn({
+        let mesh = world.workers[1].mesh.clone();
+        async move { mesh.leave().await }
+    });
+    until("its port to close", || {
+        std::net::TcpStream::connect((world.workers[1].addr, world.port)).is_err()
+    })
+    .await;
+    for _ in 0..20 {
+        assert_eq!(world.ask(0).await.unwrap(), "stays");
+    }
+    stream.write_all(b"still here").await.unwrap();
+    let mut answer = [0; 10];
+    within(stream.read_exact(&mut answer)).await.unwrap();
+    assert_eq!(&answer, b"still here");
+    assert!(!leaving.is_finished());
+    drop(stream);
+    within(leaving).await.unwrap();
+}
+
 #[tokio::test]
 async fn an_older_snapshot_changes_nothing() {
     let mut world = World::new(1).await;
