@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use cluster_identity::{
     ChannelOptions, Identity, JoinToken, KeyAndCsr, Role, TlsClient, TlsIdentity, connect_lazy,
     now_unix,
@@ -14,13 +14,15 @@ use cluster_pb::ca::v1::JoinRequest;
 use cluster_pb::ca::v1::ca_client::CaClient;
 use cluster_pb::types::v1::{NodeDescription, Resources};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::{self, error::TrySendError};
 use tonic::transport::Channel;
 
 use crate::ledger::Ledger;
 use crate::managers::Managers;
 use crate::worker::{Behaviour, Order, Worker};
 
+/// What shapes may tell one worker before it has looked.
+const ORDERS_MAX: usize = 1024;
 /// Joins under way at a time.
 const JOINS: usize = 64;
 /// Classes of nodes: label `class` of the engine, from `c0`.
@@ -70,7 +72,7 @@ impl Drop for OpenSession {
 
 pub struct Member {
     pub name: String,
-    pub orders: mpsc::UnboundedSender<Order>,
+    pub orders: mpsc::Sender<Order>,
 }
 
 pub struct Fleet {
@@ -111,7 +113,7 @@ impl Fleet {
             let (token, shared) = (token.clone(), shared.clone());
             tokio::spawn(async move {
                 let identity = join(door, token, number).await?;
-                let (orders, receiver) = mpsc::unbounded_channel();
+                let (orders, receiver) = mpsc::channel(ORDERS_MAX);
                 let tls = TlsIdentity::new(identity)?;
                 let worker =
                     Worker::new(number, tls, describe(number, behaviour), shared, receiver);
@@ -156,9 +158,14 @@ impl Fleet {
         &self.shared.ledger
     }
 
-    pub fn order(&self, place: usize, order: Order) {
-        // A frozen worker hears nothing, as it should.
-        let _ = self.members[place].orders.send(order);
+    /// Tells a worker what becomes of it. A frozen one hears nothing, as it should.
+    pub fn order(&self, place: usize, order: Order) -> Result<()> {
+        match self.members[place].orders.try_send(order) {
+            Ok(()) | Err(TrySendError::Closed(_)) => Ok(()),
+            Err(TrySendError::Full(_)) => {
+                bail!("{} has not read its last {ORDERS_MAX} orders", self.members[place].name)
+            }
+        }
     }
 }
 

@@ -20,8 +20,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use clap::{Parser, ValueEnum};
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::fleet::Fleet;
 use crate::managers::Managers;
@@ -126,7 +127,15 @@ fn run(cli: &Cli) -> Result<Report> {
         .enable_all()
         .build()
         .context("starting the runtime")?;
-    let report = runtime.block_on(measure(cli));
+    // Managers are ended by what holds them, which a signal's own end would skip.
+    let report = runtime.block_on(async {
+        let mut ended = signal(SignalKind::terminate()).context("listening for signals")?;
+        tokio::select! {
+            report = measure(cli) => report,
+            _ = ended.recv() => bail!("interrupted"),
+            _ = tokio::signal::ctrl_c() => bail!("interrupted"),
+        }
+    });
     runtime.shutdown_timeout(Duration::from_secs(1));
     report
 }

@@ -25,6 +25,8 @@ use crate::worker::Behaviour;
 /// Clients that create services at the same time.
 const CLIENTS: usize = 16;
 const POLL: Duration = Duration::from_millis(2);
+/// After a load, before memory is looked at.
+const SETTLE: Duration = Duration::from_secs(10);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {

@@ -68,7 +68,7 @@ pub struct Worker {
     pub tls: TlsIdentity,
     pub description: NodeDescription,
     pub shared: Arc<Shared>,
-    pub orders: mpsc::UnboundedReceiver<Order>,
+    pub orders: mpsc::Receiver<Order>,
     tasks: HashMap<TaskId, Run>,
     starting: VecDeque<(Instant, TaskId)>,
     /// To be reported, in order, the latest state of each.
@@ -83,7 +83,7 @@ impl Worker {
         tls: TlsIdentity,
         description: NodeDescription,
         shared: Arc<Shared>,
-        orders: mpsc::UnboundedReceiver<Order>,
+        orders: mpsc::Receiver<Order>,
     ) -> Self {
         Self {
             number,

@@ -58,6 +58,23 @@ fn nobody_there_names_every_address() {
     assert!(ran.err.contains("refused") && ran.err.contains("hint"), "{}", ran.err);
 }
 
+/// Busy means that nothing was done: the same manager is asked again, after a wait.
+#[test]
+fn a_manager_with_too_much_to_do_is_asked_again() {
+    let ca = ca("c1");
+    let manager = FakeManager::start(&ca, Script { busy: 2, ..Default::default() });
+    let ran = info(&to(&ca, &[manager.address]));
+    assert_eq!((ran.code, ran.out.as_str()), (0, "c1\n"), "{}", ran.err);
+    assert_eq!(manager.script.lock().unwrap().asked, 3);
+
+    // As long as the user waits, and then it says so.
+    manager.script.lock().unwrap().busy = usize::MAX;
+    let context = to(&ca, &[manager.address]);
+    let ran = clusterctl(&context, &["--timeout", "500ms", "cluster", "info"]);
+    assert_ne!(ran.code, 0);
+    assert!(ran.err.contains("E0304"), "{}", ran.err);
+}
+
 #[test]
 fn time_runs_out_in_silence() {
     let ca = ca("c1");

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use cluster_identity::{Ca, Protocol, Role, TlsIdentity, TlsServer, serve_tls};
 use cluster_pb::control::v1 as pb;
 use cluster_pb::control::v1::control_server::{Control, ControlServer};
-use cluster_wire::Failure;
+use cluster_wire::{Code, Failure};
 use futures::{Stream, StreamExt};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
@@ -21,6 +21,8 @@ use super::member;
 pub struct Script {
     /// Answer to everything, when set.
     pub fail: Option<Failure>,
+    /// So many questions are put off first.
+    pub busy: usize,
     /// Never answer.
     pub silent: bool,
     pub service: pb::GetServiceResponse,
@@ -91,6 +93,10 @@ impl Fake {
         let silent = {
             let mut script = self.0.lock().unwrap();
             script.asked += 1;
+            if script.busy > 0 {
+                script.busy -= 1;
+                return Err(Failure::new(Code::Busy, "overloaded").into());
+            }
             if let Some(failure) = script.fail.clone() {
                 return Err(failure.into());
             }

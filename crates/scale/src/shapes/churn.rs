@@ -10,23 +10,16 @@ use rand::rngs::StdRng;
 use rand::seq::SliceRandom as _;
 
 use super::Bench;
-use crate::api::service;
 use crate::report::Times;
 use crate::worker::Order;
 
 const SECONDS: u32 = 60;
-const SERVICES: u32 = 100;
 
 impl Bench {
     /// Each second one task of a hundred exits, each at most once, so that every exit is the first
     /// failure of its slot.
     pub(super) async fn churn(&mut self) -> Result<()> {
-        let replicas = self.scaled(100);
-        self.create_all((0..SERVICES).map(|number| service(&format!("churn-{number}"), replicas)))
-            .await?;
-        let tasks = (SERVICES * replicas) as usize;
-        self.until_running(tasks).await?;
-        self.until_recorded(tasks as u64).await?;
+        let tasks = self.warm().await?;
         let mut untouched = self.fleet.ledger().since(0);
         untouched.sort_unstable_by_key(|(task, _)| *task);
         let mut random = StdRng::seed_from_u64(1);
@@ -40,7 +33,7 @@ impl Bench {
             let chosen = untouched.split_off(left);
             for (task, entry) in &chosen {
                 exited.insert((entry.service, entry.slot), self.fleet.ledger().now_us());
-                self.fleet.order(entry.worker as usize, Order::Exit(*task));
+                self.fleet.order(entry.worker as usize, Order::Exit(*task))?;
             }
         }
         self.until_running(tasks + exited.len()).await?;

@@ -6,7 +6,6 @@ use anyhow::Result;
 
 use super::Bench;
 
-const SETTLE: Duration = Duration::from_secs(5);
 const WATCHED: Duration = Duration::from_secs(20);
 
 impl Bench {
@@ -14,7 +13,7 @@ impl Bench {
         let sessions = self.fleet.sessions();
         self.report.put("sessions", sessions as f64, "");
         self.report.put("join_s", self.fleet.joined_in.as_secs_f64(), "s");
-        tokio::time::sleep(SETTLE).await;
+        tokio::time::sleep(super::SETTLE).await;
         let mark = self.mark()?;
         tokio::time::sleep(WATCHED).await;
         self.cost(&mark, self.fleet.members.len())?;

@@ -30,7 +30,8 @@ impl Bench {
         let names = (0..SMALL_SERVICES).map(|number| service(&format!("small-{number}"), 1));
         self.create_all(names).await?;
         self.until_running(tasks + SMALL_SERVICES as usize).await?;
-        tokio::time::sleep(Duration::from_secs(10)).await;
+        // What the burst took for a moment is given back by then, or never.
+        tokio::time::sleep(super::SETTLE).await;
         let rss = self.managers.usage()?.iter().map(|usage| usage.rss_bytes).max().unwrap_or(0);
         self.report.put("manager_rss_held_mib", rss as f64 / f64::from(1 << 20), "MiB");
         self.lists().await?;

@@ -18,7 +18,8 @@ const ONE_OF: usize = 20;
 const QUIET: Duration = Duration::from_secs(3);
 
 impl Bench {
-    async fn warm(&mut self) -> Result<usize> {
+    /// Services of plain tasks, all running; how many tasks there are.
+    pub(super) async fn warm(&mut self) -> Result<usize> {
         let replicas = self.scaled(100);
         self.create_all((0..SERVICES).map(|number| service(&format!("warm-{number}"), replicas)))
             .await?;
@@ -48,7 +49,7 @@ impl Bench {
         let lost = tasks - living(self);
         let mark = self.mark()?;
         for place in &dead {
-            self.fleet.order(*place as usize, Order::Freeze);
+            self.fleet.order(*place as usize, Order::Freeze)?;
         }
         let names = drained.iter().map(|place| self.fleet.members[*place as usize].name.clone());
         let drains = names.map(|name| {

@@ -81,7 +81,7 @@ impl Bench {
         self.report.put("workers_ready_least", least_ready as f64, "");
         self.cost(&mark, 1)?;
         self.report.put("sessions_open", self.fleet.sessions() as f64, "");
-        tokio::time::sleep(Duration::from_secs(10)).await;
+        tokio::time::sleep(super::SETTLE).await;
         let rss = self.managers.usage()?.iter().map(|usage| usage.rss_bytes).max().unwrap_or(0);
         self.report.put("manager_rss_after_mib", rss as f64 / f64::from(1 << 20), "MiB");
         Ok(())

@@ -84,6 +84,7 @@ impl<'a> Inbound<'a> {
                 () = confirmed(&mut contact, self.unanswered) => {
                     if let Some((sequence, _)) = self.unanswered.take() {
                         let answer = Out::Heard(pb::Heard { sequence });
+                        // A worker that does not read has its next heartbeat answered.
                         let _ = self.out.try_send(Ok(pb::ManagerMessage { item: Some(answer) }));
                     }
                 }

@@ -1,9 +1,9 @@
 //! The cluster object and nodes.
 
-use super::fixture::{Fixture, WEB};
+use super::fixture::{Fixture, WEB, spec};
 use crate::cluster::{Cluster, Secret};
 use crate::command::{Change, Command, Refusal, Reply};
-use crate::id::NodeId;
+use crate::id::{NodeId, ServiceId};
 use crate::node::{Availability, NodeSpec, NodeState};
 use crate::task::Observed;
 
@@ -109,4 +109,30 @@ fn an_update_of_a_node_needs_the_version_that_was_read() {
     let moved = Refusal::VersionMoved { kind: "node".into(), read, current };
     assert_eq!(fixture.apply(update(read)), Err(moved));
     assert!(!fixture.state.node(NodeId(1)).expect("known").accepts_tasks());
+}
+
+/// Every worker is told of every change of endpoints, so only backends and ports make one.
+#[test]
+fn what_has_no_backends_changes_no_endpoints() {
+    let mut fixture = Fixture::web();
+    let before = fixture.state.endpoints_version();
+    fixture.join(NodeId(3));
+    assert!(fixture.node_down(3));
+    fixture.hello(NodeId(3), 2).expect("ready again");
+    fixture.create(ServiceId(2), spec("plain", &[])).expect("created");
+    let remove = Command::RemoveService { id: ServiceId(2), version: None, at_ms: 1 };
+    fixture.apply(remove).expect("removed");
+    assert_eq!(fixture.state.endpoints_version(), before);
+
+    // A backend's node goes and comes.
+    fixture.running(1, 1, 1);
+    let serving = fixture.state.endpoints_version();
+    assert!(serving > before);
+    let version = fixture.state.node(NodeId(1)).expect("known").version;
+    let silent = Change::NodeDown { node: NodeId(1), version, message: "silent".into() };
+    assert!(fixture.change(silent));
+    let down = fixture.state.endpoints_version();
+    assert!(down > serving);
+    fixture.hello(NodeId(1), 2).expect("ready again");
+    assert!(fixture.state.endpoints_version() > down);
 }
