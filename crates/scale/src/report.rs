@@ -52,7 +52,7 @@ impl Report {
         self.put("managers_cpu_us_per_task", cpu * 1e6 / tasks.max(1) as f64, "us");
         let disk = before.iter().zip(after).map(|(b, a)| a.disk_bytes.saturating_sub(b.disk_bytes));
         let disk = disk.max().unwrap_or(0);
-        self.put("log_bytes_per_task", disk as f64 / tasks.max(1) as f64, "B");
+        self.put("disk_written_bytes_per_task", disk as f64 / tasks.max(1) as f64, "B");
         let peak = after.iter().map(|usage| usage.peak_rss_bytes).max().unwrap_or(0);
         self.put("manager_peak_rss_mib", peak as f64 / f64::from(1 << 20), "MiB");
         let rss = after.iter().map(|usage| usage.rss_bytes).max().unwrap_or(0);
