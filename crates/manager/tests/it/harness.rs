@@ -120,8 +120,12 @@ impl Cluster {
     }
 
     pub async fn of(managers: usize) -> Self {
+        Self::with_lease(managers, LEASE).await
+    }
+
+    pub async fn with_lease(managers: usize, lease: Duration) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let lease = format!("{}ms", LEASE.as_millis());
+        let lease = format!("{}ms", lease.as_millis());
         let args = ["--bootstrap", "--heartbeat-period", "200ms", "--lease", &lease];
         let first = Manager::start(dir.path(), "manager-1", &args);
         let path = first.data.join("admin.json");

@@ -121,7 +121,8 @@ async fn a_manager_that_stood_still_blames_nobody() {
 
 #[tokio::test]
 async fn a_report_on_its_way_survives_the_leader() {
-    let mut cluster = Cluster::of(3).await;
+    // However long the election takes, the session is not given up before it is over.
+    let mut cluster = Cluster::with_lease(3, LEASE * 10).await;
     let leader = cluster.leader(0).await.unwrap();
     let other = (leader + 1) % 3;
     let worker = cluster.worker("worker-1").await;

@@ -14,7 +14,7 @@ async fn a_host_port_leads_to_its_task_and_counts_until_it_is_idle() {
     let a = world.container(0, "a").await;
     let other = world.container(0, "b").await;
     let (mesh, addr) = (world.workers[0].mesh.clone(), world.workers[0].addr);
-    let port = HostPort { published: free_port().await, target: a.addr.port() };
+    let port = HostPort { published: free_port(), target: a.addr.port() };
     mesh.open_host("a", &[port], false).await.unwrap();
 
     let mut stream = TcpStream::connect((addr, port.published)).await.unwrap();
@@ -43,7 +43,7 @@ async fn a_port_in_use_is_named_and_none_of_the_others_is_kept() {
     let (mesh, addr) = (world.workers[0].mesh.clone(), world.workers[0].addr);
     let taken = TcpListener::bind((addr, 0)).await.unwrap();
     let number = taken.local_addr().unwrap().port();
-    let free = free_port().await;
+    let free = free_port();
     let ports = [free, number].map(|published| HostPort { published, target: 80 });
     let error = mesh.open_host("a", &ports, false).await.unwrap_err();
     assert_eq!(error.port, number);

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU16, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use cluster_identity::{Ca, Role, Subject, TlsIdentity, now_unix};
@@ -59,7 +59,7 @@ impl World {
 
     pub async fn with_limits(workers: usize, limits: Limits) -> Self {
         let ca = Ca::create("testcluster", now_unix()).unwrap();
-        let mut world = World { ca, port: free_port().await, workers: Vec::new(), version: 0 };
+        let mut world = World { ca, port: free_port(), workers: Vec::new(), version: 0 };
         for _ in 0..workers {
             world.add_worker(limits.clone()).await;
         }
@@ -175,9 +175,11 @@ async fn serve(listener: TcpListener, name: String, accepted: Arc<AtomicUsize>) 
     }
 }
 
-pub async fn free_port() -> u16 {
-    let listener = TcpListener::bind((loopback(), 0)).await.unwrap();
-    listener.local_addr().unwrap().port()
+/// Below those the kernel gives to whoever asks for any: nobody can take it before it is opened, or
+/// answer on it once it is closed. Addresses tell processes and workers apart.
+pub fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(20_000);
+    NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 /// Nothing here may hang.
