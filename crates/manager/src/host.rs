@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use cluster_identity::net::Net;
+use tokio::runtime::Handle;
 
 use crate::raft::RaftConfig;
 use crate::raft::disk::{Disk, OsDisk};
@@ -17,11 +18,14 @@ pub struct Host {
     /// Where the log and the snapshots are.
     pub disk: Arc<dyn Disk>,
     pub adapt: Option<Adapt>,
+    /// Where users are served: threads that step back for everything else. With none they share
+    /// the manager's own.
+    pub users: Option<Handle>,
 }
 
 impl Default for Host {
     fn default() -> Self {
-        Self { net: Net::default(), disk: Arc::new(OsDisk), adapt: None }
+        Self { net: Net::default(), disk: Arc::new(OsDisk), adapt: None, users: None }
     }
 }
 

@@ -21,4 +21,5 @@ pub mod managers;
 pub mod raft;
 pub mod recover;
 pub mod serve;
+mod server;
 pub mod unlock;

@@ -4,7 +4,13 @@ use std::process::ExitCode;
 
 use cluster_daemon::telemetry;
 use cluster_manager::cli::{Cli, LogFormat, Program};
+use cluster_manager::host::Host;
 use cluster_manager::{recover, unlock};
+use tokio::runtime::{Builder, Runtime};
+
+/// By how much users' requests step back for heartbeats and consensus: a third of the weight of
+/// others where the processor is short, and nothing where it is not.
+const USERS_NICE: i32 = 5;
 
 fn main() -> ExitCode {
     match Program::parse_from(std::env::args_os()).unwrap_or_else(|error| error.exit()) {
@@ -28,14 +34,29 @@ fn run(cli: Cli) -> ExitCode {
     if let Err(error) = telemetry::init(format, "info,openraft=error") {
         return fail(&error.into());
     }
-    let runtime =
-        match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
-            Ok(runtime) => runtime,
-            Err(error) => return fail(&error.into()),
-        };
-    match runtime.block_on(cluster_manager::serve::run(cli)) {
+    let runtimes = runtime(|| {}).and_then(|own| Ok((own, runtime(step_back)?)));
+    let (own, users) = match runtimes {
+        Ok(runtimes) => runtimes,
+        Err(error) => return fail(&error.into()),
+    };
+    let host = Host { users: Some(users.handle().clone()), ..Host::default() };
+    let ended = own.block_on(cluster_manager::serve::run(cli, host));
+    // What users still wait for nobody will answer.
+    users.shutdown_background();
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error),
+    }
+}
+
+fn runtime(on_thread: fn()) -> std::io::Result<Runtime> {
+    Builder::new_multi_thread().worker_threads(2).enable_all().on_thread_start(on_thread).build()
+}
+
+/// Lets the thread that calls it step back for all others, here and in other programs.
+fn step_back() {
+    if let Err(error) = rustix::process::nice(USERS_NICE) {
+        tracing::warn!(%error, "users' requests could not be given a lower priority");
     }
 }
 

@@ -6,63 +6,38 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use cluster_daemon::{Backoff, DataDirLock, OnError, Scope, shutdown};
-use cluster_identity::net::Listener;
-use cluster_identity::{
-    ChannelOptions, Identity, Role, TlsClient, TlsIdentity, TlsServer, connect_lazy,
-    serve_tls_until,
-};
+use cluster_identity::{ChannelOptions, Identity, Role, TlsClient, TlsIdentity, connect_lazy};
 use cluster_model::Command;
-use cluster_pb::ca::v1::ca_server::CaServer;
-use cluster_pb::control::v1::control_server::ControlServer;
-use cluster_pb::dispatcher::v1::dispatcher_server::DispatcherServer;
 use cluster_pb::peer::v1::JoinGroupRequest;
-use cluster_pb::peer::v1::peer_server::PeerServer;
-use futures::StreamExt as _;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Server;
 
-use crate::access::AccessLayer;
-use crate::api::REQUEST_BYTES_MAX;
-use crate::api::ca::CaService;
-use crate::api::control::ControlService;
-use crate::api::peer::PeerService;
 use crate::cli::Cli;
 use crate::clock::ClusterClock;
 use crate::context::Context;
-use crate::dispatch::publish::DispatcherService;
 use crate::dispatch::{Dispatch, reports, router};
 use crate::founding::{self, Founding};
 use crate::host::Host;
 use crate::keys::KeyStore;
 use crate::managers::{handover, schedule, standing};
 use crate::raft::{RaftConfig, RaftNode};
-use crate::{begun, certificates, join, leader, recover, unlock};
+use crate::{begun, certificates, join, leader, recover, server, unlock};
 
 /// How long what is under way may take to end after a stop signal.
 const DRAIN: Duration = Duration::from_secs(3);
 /// Between refusing new connections and asking the present ones to end: whoever has just connected
 /// gets its request through.
 const LINGER: Duration = Duration::from_millis(300);
-/// For requests under way, after which their connections are cut.
-const GRACE: Duration = Duration::from_millis(700);
 const RESTART_MIN: Duration = Duration::from_secs(1);
 const RESTART_MAX: Duration = Duration::from_secs(60);
-/// A connection whose peer does not answer a ping for this long is dead.
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(4);
-const KEEPALIVE_PERIOD: Duration = Duration::from_secs(4);
-/// Bytes a client may send on one stream before they are read: idle sessions stay small.
-const STREAM_WINDOW: u32 = 256 * 1024;
-const CONNECTION_WINDOW: u32 = 1024 * 1024;
-
 /// What is wrong with a folder whose log is gone.
 const LOST: &str = "holds a manager's certificate but no log: the folder is damaged; restore it, or \
                     join again with an empty one (--join, --token)";
 
 /// Runs a manager until it is told to stop or cannot go on.
-pub async fn run(cli: Cli) -> anyhow::Result<()> {
+pub async fn run(cli: Cli, host: Host) -> anyhow::Result<()> {
     cli.check().map_err(|problem| anyhow::anyhow!("{problem}"))?;
     let mut signals = shutdown::Signals::listen()?;
-    let (host, data_dir) = (Host::default(), cli.data_dir.clone());
+    let data_dir = cli.data_dir.clone();
     // A locked manager may wait for its key for long.
     let mut manager = tokio::select! {
         started = Box::pin(Manager::start(cli, &host)) => started?,
@@ -171,7 +146,7 @@ impl Manager {
         let closing = CancellationToken::new();
         // It ends in its own way: what is asked already is still answered.
         scope.spawn_cooperative("server", OnError::Shutdown, |stop| {
-            serve(context.clone(), listener, &tls, closing.clone(), stop)
+            server::run(context.clone(), listener, &tls, closing.clone(), stop, host.users.clone())
         });
         Ok(Self { cli, name, founding, context, recovered, closing, keys, scope, _lock: lock })
     }
@@ -337,43 +312,6 @@ async fn consensus(
     RaftNode::start(host.adapted(config), Arc::new(connector))
         .await
         .context("cannot start consensus")
-}
-
-fn serve(
-    context: Context,
-    listener: Listener,
-    tls: &TlsIdentity,
-    closing: CancellationToken,
-    stop: CancellationToken,
-) -> impl Future<Output = anyhow::Result<()>> + use<> {
-    let server = TlsServer::new(tls, cluster_identity::Protocol::Grpc);
-    let incoming = serve_tls_until(listener, server, closing.cancelled_owned());
-    // An end of the stream would end what is served, too.
-    let incoming = incoming.chain(futures::stream::pending());
-    let ending = stop.clone();
-    let control = ControlServer::new(ControlService::new(context.clone()))
-        .max_decoding_message_size(REQUEST_BYTES_MAX);
-    let dispatcher = DispatcherServer::new(DispatcherService { context: context.clone() })
-        .max_decoding_message_size(REQUEST_BYTES_MAX);
-    let server = Server::builder()
-        .http2_keepalive_interval(Some(KEEPALIVE_PERIOD))
-        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .layer(AccessLayer::new(tls))
-        .add_service(CaServer::new(CaService { context: context.clone() }))
-        .add_service(control)
-        .add_service(dispatcher)
-        .add_service(PeerServer::new(PeerService { context: context.clone() }))
-        .add_service(context.raft.service())
-        .serve_with_incoming_shutdown(incoming, async move { stop.cancelled().await });
-    async move {
-        tokio::select! {
-            ended = server => Ok(ended?),
-            // Streams of other managers end when those notice that this one has gone.
-            () = async { ending.cancelled().await; tokio::time::sleep(GRACE).await } => Ok(()),
-        }
-    }
 }
 
 /// Makes this manager a member of its group, if it is none yet.

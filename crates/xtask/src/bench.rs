@@ -7,6 +7,7 @@
 
 pub mod check;
 mod figures;
+mod growth;
 mod idle;
 mod load;
 mod ours;
@@ -53,12 +54,15 @@ enum What {
     Scale(scale::Args),
     /// Compare the instructions that planning and applying take with stored figures.
     Check(check::Args),
+    /// Measure how cost grows with nodes, tasks and backends, and draw it.
+    Growth(growth::Args),
 }
 
 pub fn run(args: &Args) -> Result<()> {
     match &args.what {
         Some(What::Scale(args)) => scale::run(args),
         Some(What::Check(args)) => check::run(args),
+        Some(What::Growth(args)) => growth::run(args),
         None => waits(args),
     }
 }

@@ -96,6 +96,7 @@ impl ManagerHost {
                 config.snapshot_every = SNAPSHOT_EVERY;
                 config.keep_entries = KEEP_ENTRIES;
             })),
+            users: None,
         };
         self.stop = Arc::default();
         let (cli, shown, stop) = (self.cli(), self.shown.clone(), self.stop.clone());

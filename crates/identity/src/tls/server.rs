@@ -11,7 +11,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::task::{AbortHandle, JoinError, JoinHandle, JoinSet};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -130,7 +130,7 @@ impl TlsServer {
                 None => return Err(AcceptError::Subject),
             }
         }
-        Ok(TlsConn { tls, info: PeerInfo { addr, peer } })
+        Ok(TlsConn { tls, info: PeerInfo { addr, peer }, _place: None })
     }
 }
 
@@ -176,11 +176,18 @@ fn handshake_error(error: io::Error) -> AcceptError {
 pub struct TlsConn {
     tls: TlsStream<Socket>,
     info: PeerInfo,
+    _place: Option<OwnedSemaphorePermit>,
 }
 
 impl TlsConn {
     pub fn info(&self) -> &PeerInfo {
         &self.info
+    }
+
+    /// Keeps a place among a bounded number of connections for as long as this one is open.
+    pub fn holding(mut self, place: OwnedSemaphorePermit) -> Self {
+        self._place = Some(place);
+        self
     }
 }
 

@@ -31,6 +31,9 @@ use super::understood::Understood;
 
 /// A stream must open, and an append be answered, within this; otherwise the connection is dead.
 const STALL: Duration = Duration::from_secs(3);
+/// Pause after a stream that did not open. Openraft asks for the next one at once, and a manager whose
+/// own certificate is not valid, or whose peer refuses connections, would do nothing else.
+const REOPEN_PAUSE: Duration = Duration::from_millis(50);
 /// Bytes of a snapshot in one message.
 const CHUNK: u64 = 1 << 20;
 
@@ -103,6 +106,21 @@ impl Peer {
         }
     }
 
+    async fn open(
+        &self,
+        requests: impl Stream<Item = pb::AppendRequest> + Send + 'static,
+    ) -> Result<tonic::Streaming<pb::AppendResponse>, RpcError> {
+        let mut client = self.client(self.lane)?;
+        match tokio::time::timeout(STALL, client.append(requests)).await {
+            Ok(Ok(response)) => Ok(response.into_inner()),
+            Ok(Err(status)) => Err(rpc_error(&status)),
+            Err(_) => {
+                self.peers.give_up(&self.address, self.lane);
+                Err(unreachable("the stream did not open in time"))
+            }
+        }
+    }
+
     async fn ask_vote(
         &self,
         rpc: &VoteRequest<Types>,
@@ -169,17 +187,14 @@ impl NetStreamAppend<Types> for Peer {
         S: Stream<Item = AppendEntriesRequest<Types>> + OptionalSend + Unpin + 'static,
     {
         Box::pin(async move {
-            let mut client = self.client(self.lane)?;
             let watched = self.peers.watch(&self.address, self.lane);
             let sent = Arc::new(AtomicU64::new(0));
             let requests = requests(input, self.to, sent.clone());
-            let opening = tokio::time::timeout(STALL, client.append(requests)).await;
-            let answers = match opening {
-                Ok(Ok(response)) => response.into_inner(),
-                Ok(Err(status)) => return Err(rpc_error(&status)),
-                Err(_) => {
-                    self.peers.give_up(&self.address, self.lane);
-                    return Err(unreachable("the stream did not open in time"));
+            let answers = match self.open(requests).await {
+                Ok(answers) => answers,
+                Err(error) => {
+                    tokio::time::sleep(REOPEN_PAUSE).await;
+                    return Err(error);
                 }
             };
             let answers =

@@ -27,6 +27,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("cluster-chaos", &["cluster-lab", "cluster-pb", "cluster-wire", "cluster-identity"]),
     // Speaks as thousands of workers do.
     ("cluster-scale", &["cluster-model", "cluster-pb", "cluster-wire", "cluster-identity"]),
+    // Benches, and nothing else.
+    ("cluster-growth", &["cluster-model", "cluster-planner", "cluster-wire"]),
     // Programs, on top and never on each other.
     (
         "cluster-manager",

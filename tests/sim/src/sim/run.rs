@@ -3,13 +3,20 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use cluster_mutants::Mutant;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
 use super::Sim;
 use crate::os;
+
+/// A run takes about a second, of which a busy machine may make many.
+const RUN_MAX: Duration = Duration::from_secs(180);
 
 /// What to simulate.
 #[derive(Clone, Copy, Debug)]
@@ -77,7 +84,22 @@ pub fn run_apart(program: &Path, options: Options) -> anyhow::Result<Report> {
     if let Some(mutant) = options.mutant {
         command.args(["--mutant", mutant.name()]);
     }
-    let ran = command.stderr(Stdio::inherit()).output().context("starting a run")?;
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit());
+    let child = command.spawn().context("starting a run")?;
+    let process = Pid::from_raw(child.id().try_into().context("a process has a small number")?);
+    let (ended, end) = mpsc::channel();
+    std::thread::spawn(move || ended.send(child.wait_with_output()));
+    let ran = match end.recv_timeout(RUN_MAX) {
+        Ok(ran) => ran.context("waiting for a run")?,
+        Err(_) => {
+            // It is not reaped before its output has been read, so the number is still its own.
+            kill(process, Signal::SIGKILL).context("ending a run")?;
+            let stuck = anyhow::anyhow!(
+                "no end after {RUN_MAX:?}: does a program spin while no time passes?"
+            );
+            return Ok(failed(options.seed, &stuck));
+        }
+    };
     serde_json::from_slice(&ran.stdout)
         .with_context(|| format!("seed {} ended without a report: {}", options.seed, ran.status))
 }

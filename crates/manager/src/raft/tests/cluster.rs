@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use cluster_model::{NodeId, Refusal};
 use futures::future::join_all;
+use tokio::net::TcpListener;
 use tokio::time::Instant;
 
 use super::fixture::{CLUSTER, Group, bootstrap, connector, within, write};
@@ -95,6 +96,33 @@ async fn writes_under_way_when_a_leader_dies_are_answered_and_done_once() {
         }
         group.managers[leader].start().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_cannot_be_reached_is_not_asked_without_a_pause() {
+    let mut group = Group::start(3, as_is).await;
+    let leader = group.leader().await;
+    let dead = (leader + 1) % 3;
+    group.managers[dead].kill().await;
+    // Closes every connection at once, so that no attempt takes any time.
+    let closing = TcpListener::bind(group.managers[dead].address).await.unwrap();
+    let attempts = Arc::new(AtomicU64::new(0));
+    let counted = attempts.clone();
+    let refusing = tokio::spawn(async move {
+        while closing.accept().await.is_ok() {
+            counted.fetch_add(1, Ordering::Relaxed);
+        }
+    });
+    // Something to be sent to it.
+    group.managers[leader].node().propose(write(1000)).await.unwrap();
+    let more = || (attempts.load(Ordering::Relaxed) > 3).then_some(());
+    within(Duration::from_secs(10), more).await.expect("it is not asked at all");
+    let before = attempts.load(Ordering::Relaxed);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let after = attempts.load(Ordering::Relaxed);
+    // Appends twenty times, and heartbeats and votes of both others ten times each.
+    assert!(after - before < 100, "{} attempts in a second", after - before);
+    refusing.abort();
 }
 
 #[tokio::test(flavor = "multi_thread")]
