@@ -36,6 +36,9 @@ pub struct State {
     /// Nodes that are down: mostly none, so that to ask it for every task costs nothing.
     down: OrdSet<NodeId>,
     usage: OrdMap<NodeId, Usage>,
+    /// Every node by the number of tasks that hold resources on it: who places one task does not look
+    /// at all nodes.
+    by_load: OrdSet<(u32, NodeId)>,
 }
 
 /// What is stored; the rest of the state follows from it.
@@ -93,18 +96,18 @@ impl Usage {
 
 impl From<Tables> for State {
     fn from(tables: Tables) -> Self {
-        let mut state = State::default();
-        state.tables.cluster = tables.cluster;
-        state.tables.endpoints_version = tables.endpoints_version;
-        state.tables.security = tables.security;
-        for node in tables.nodes.values() {
-            state.put_node(node.clone());
+        // Shares the values with the state's own; nothing below changes them.
+        let known = tables.clone();
+        let mut state = State { tables, ..State::default() };
+        for node in known.nodes.values() {
+            state.index_node(node);
         }
-        for service in tables.services.values() {
-            state.put_service(service.clone());
+        for service in known.services.values() {
+            state.index_service(service);
         }
-        for task in tables.tasks.values() {
-            state.put_task(task.clone());
+        for task in known.tasks.values() {
+            state.index_task(None, Some(task));
+            state.slots.insert(slot_key(task), task.clone());
         }
         state
     }
@@ -138,6 +141,12 @@ impl State {
             let held = usage.next_if(|(id, _)| **id == node.id);
             (node, held.map(|(_, usage)| *usage).unwrap_or_default())
         })
+    }
+
+    /// All nodes with the number of tasks that hold resources on them, the emptiest first; then in
+    /// the order of ids.
+    pub fn nodes_by_load(&self) -> impl Iterator<Item = (&Node, u32)> {
+        self.by_load.iter().filter_map(|(tasks, id)| Some((self.node(*id)?, *tasks)))
     }
 
     pub fn node_count(&self) -> usize {
@@ -234,13 +243,18 @@ impl State {
         if let Some(old) = self.tables.nodes.get(&node.id) {
             self.node_names.remove(&old.name);
         }
+        self.index_node(&node);
+        self.tables.nodes.insert(node.id, node);
+    }
+
+    fn index_node(&mut self, node: &Node) {
         self.node_names.insert(node.name.clone(), node.id);
         if node.state == NodeState::Down {
             self.down.insert(node.id);
         } else if !self.down.is_empty() {
             self.down.remove(&node.id);
         }
-        self.tables.nodes.insert(node.id, node);
+        self.by_load.insert((self.usage(node.id).tasks, node.id));
     }
 
     pub(crate) fn remove_node(&mut self, id: NodeId) {
@@ -248,18 +262,24 @@ impl State {
             self.node_names.remove(&old.name);
         }
         self.down.remove(&id);
+        self.by_load.remove(&(self.usage(id).tasks, id));
         self.usage.remove(&id);
     }
 
     pub(crate) fn put_service(&mut self, service: Arc<Service>) {
         self.unindex_service(service.id);
-        if !service.removed {
-            self.service_names.insert(service.spec.name.clone(), service.id);
-            for port in &service.ports {
-                self.ports.insert(port.published, service.id);
-            }
-        }
+        self.index_service(&service);
         self.tables.services.insert(service.id, service);
+    }
+
+    fn index_service(&mut self, service: &Service) {
+        if service.removed {
+            return;
+        }
+        self.service_names.insert(service.spec.name.clone(), service.id);
+        for port in &service.ports {
+            self.ports.insert(port.published, service.id);
+        }
     }
 
     pub(crate) fn remove_service(&mut self, id: ServiceId) {
@@ -319,17 +339,26 @@ impl State {
         }
         if let Some((task, Some((node, .., leaving)))) = old {
             let held = self.reservation(task);
-            if let Some(usage) = self.usage.get_mut(&node) {
-                usage.subtract(held, leaving);
-                // Nothing held is not remembered, or two equal states would differ.
-                if *usage == Usage::default() {
-                    self.usage.remove(&node);
-                }
-            }
+            self.change_usage(node, |usage| usage.subtract(held, leaving));
         }
         if let Some((task, Some((node, .., leaving)))) = new {
             let held = self.reservation(task);
-            self.usage.entry(node).or_default().add(held, leaving);
+            self.change_usage(node, |usage| usage.add(held, leaving));
+        }
+    }
+
+    fn change_usage(&mut self, node: NodeId, change: impl FnOnce(&mut Usage)) {
+        let usage = self.usage.entry(node).or_default();
+        let before = usage.tasks;
+        change(usage);
+        let after = usage.tasks;
+        // Nothing held is not remembered, or two equal states would differ.
+        if *usage == Usage::default() {
+            self.usage.remove(&node);
+        }
+        // A node that was removed may still have tasks, and is no place for others.
+        if before != after && self.by_load.remove(&(before, node)).is_some() {
+            self.by_load.insert((after, node));
         }
     }
 

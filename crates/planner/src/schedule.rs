@@ -1,7 +1,8 @@
 //! The scheduler: nodes for tasks that have none, group by group of identical tasks.
 //!
 //! Groups come by priority. A group is filtered once against all nodes, then each task takes the
-//! best node in which only the taken one's score changes: nodes + tasks x log nodes. What is
+//! best node in which only the taken one's score changes: nodes + tasks x log nodes. A small group
+//! without special wishes takes the emptiest nodes without a look at the others (`light`). What is
 //! placed is written to the pass's state at once, so later groups see it. The rules of fit are
 //! `apply`'s own; a placement may still be refused when the state has moved on.
 //!
@@ -12,6 +13,7 @@ mod candidate;
 mod claim;
 mod history;
 mod inspect;
+mod light;
 mod preempt;
 mod rank;
 mod spread;
@@ -75,7 +77,7 @@ pub(crate) fn plan(state: &mut State, now_ms: u64, room: usize, ids: &mut Ids) -
     }
     let mut placer = Placer {
         view: &view,
-        nodes: view.nodes_in_use().map(|(node, usage)| Candidate::new(node, usage)).collect(),
+        nodes: Vec::new(),
         state,
         now_ms,
         room,
@@ -154,6 +156,7 @@ struct Placer<'a> {
     /// Changes allowed.
     room: usize,
     ids: &'a mut Ids,
+    /// All nodes, once a group needed them; see [`Placer::know_nodes`].
     nodes: Vec<Candidate<'a>>,
     budgets: Budgets,
     victims_left: usize,
@@ -161,12 +164,29 @@ struct Placer<'a> {
 }
 
 impl<'a> Placer<'a> {
+    /// Looks at all nodes, unless that was done already.
+    fn know_nodes(&mut self) {
+        if self.nodes.is_empty() {
+            // The same nodes in the same order, as they are now and for as long as the pass lasts.
+            let nodes = self.view.nodes().zip(self.state.nodes_in_use());
+            self.nodes = nodes.map(|(node, (_, usage))| Candidate::new(node, usage)).collect();
+        }
+    }
+
     fn place(&mut self, group: &Group<'a>) {
+        // What was promised to tasks that wait is known to candidates alone.
+        let lightly = self.nodes.is_empty() && light::suits(self.state, group);
+        let placed = if lightly { self.place_lightly(group) } else { 0 };
+        let rest = &group.tasks[placed..];
+        if rest.is_empty() || self.placed.bounded {
+            return;
+        }
+        self.know_nodes();
         let mut ranking = None;
         let mut batch = Vec::new();
         let mut waiting = Vec::new();
         let one_by_one = fit::has_extras(group.spec);
-        for task in &group.tasks {
+        for task in rest {
             if self.is_full(&batch) {
                 self.placed.bounded = true;
                 self.commit(batch);

@@ -29,6 +29,11 @@ pub(crate) struct Score {
 }
 
 impl Score {
+    /// Of a node without wishes under the spread strategy, whose place is of no concern.
+    pub fn spread(of_service: u32, tasks: u32) -> Self {
+        Score { wishes: 0, first: of_service, second: tasks, place: 0 }
+    }
+
     pub fn place(self) -> usize {
         self.place as usize
     }
@@ -60,31 +65,22 @@ pub(super) struct Ranking<'a> {
 impl<'a> Ranking<'a> {
     pub fn of(state: &State, group: &Group<'a>, nodes: &[Candidate<'_>], now_ms: u64) -> Self {
         let spec = group.spec;
-        let mut failures = Failures::default();
-        let mut history = false;
         let mut of_service = vec![0u32; nodes.len()];
-        for task in state.tasks_of_service(group.service) {
-            if Some(task.id) == group.except {
-                continue;
-            }
-            if !task.fills_slot() {
-                history = true;
-                failures.note(task, group.revision, now_ms);
-            } else if let Some(place) = task.node.and_then(|node| place_of(nodes, node)) {
+        let Past { failing, history } = siblings(state, group, now_ms, |node| {
+            if let Some(place) = place_of(nodes, node) {
                 of_service[place] += 1;
             }
-        }
+        });
         let (wishes, own_wish) = wishes(state, group.service, spec, nodes);
-        let cluster = || state.cluster().map_or(Strategy::default(), |cluster| cluster.strategy);
         let mut ranking = Self {
             spec,
-            strategy: spec.placement.strategy.unwrap_or_else(cluster),
+            strategy: strategy(state, spec),
             of_service,
             wishes,
             own_wish,
             tree: Tree::flat([].into()),
             dropped: Vec::new(),
-            failing: failures.failing(),
+            failing,
             history,
         };
         let levels = &spec.placement.spread_over;
@@ -169,6 +165,42 @@ impl<'a> Ranking<'a> {
     pub fn of_service(&self, place: usize) -> u32 {
         self.of_service[place]
     }
+}
+
+pub(super) fn strategy(state: &State, spec: &TaskSpec) -> Strategy {
+    let cluster = || state.cluster().map_or(Strategy::default(), |cluster| cluster.strategy);
+    spec.placement.strategy.unwrap_or_else(cluster)
+}
+
+/// What a service's tasks that are over tell.
+pub(super) struct Past {
+    /// Nodes that go last.
+    pub failing: Vec<NodeId>,
+    /// There are such tasks.
+    pub history: bool,
+}
+
+/// Looks at the tasks of a group's service: `on` hears the node of each that fills its slot.
+pub(super) fn siblings(
+    state: &State,
+    group: &Group<'_>,
+    now_ms: u64,
+    mut on: impl FnMut(NodeId),
+) -> Past {
+    let mut failures = Failures::default();
+    let mut history = false;
+    for task in state.tasks_of_service(group.service) {
+        if Some(task.id) == group.except {
+            continue;
+        }
+        if !task.fills_slot() {
+            history = true;
+            failures.note(task, group.revision, now_ms);
+        } else if let Some(node) = task.node {
+            on(node);
+        }
+    }
+    Past { failing: failures.failing(), history }
 }
 
 /// Where a node is among the candidates, which are in the order of ids.

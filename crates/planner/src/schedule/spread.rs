@@ -220,26 +220,34 @@ fn find_in(
     ask: &mut dyn FnMut(usize) -> Verdict,
 ) -> Option<Score> {
     let mut passed = Vec::new();
-    let mut reluctant: Option<Score> = None;
-    let mut found = None;
-    while let Some(Reverse(score)) = heap.pop() {
-        if reluctant.is_some_and(|first| !score.ties(first)) {
-            passed.push(score);
+    let best_first = std::iter::from_fn(|| heap.pop().map(|Reverse(score)| (score, score.place())));
+    let found = choose(best_first, &mut passed, ask);
+    heap.extend(passed.into_iter().map(|(score, _)| Reverse(score)));
+    found.map(|(score, _)| score)
+}
+
+/// The first that is taken; one that is taken reluctantly only if none that is as good is taken. What
+/// was looked at and is still good for others is left in `passed`.
+pub(super) fn choose<T: Copy>(
+    best_first: impl Iterator<Item = (Score, T)>,
+    passed: &mut Vec<(Score, T)>,
+    mut ask: impl FnMut(T) -> Verdict,
+) -> Option<(Score, T)> {
+    let mut reluctant: Option<(Score, T)> = None;
+    for (score, what) in best_first {
+        if reluctant.is_some_and(|(first, _)| !score.ties(first)) {
+            passed.push((score, what));
             break;
         }
-        match ask(score.place()) {
+        match ask(what) {
             Verdict::Take => {
-                found = Some(score);
-                break;
+                passed.extend(reluctant);
+                return Some((score, what));
             }
-            Verdict::Reluctantly if reluctant.is_none() => reluctant = Some(score),
-            Verdict::Reluctantly | Verdict::Pass => passed.push(score),
+            Verdict::Reluctantly if reluctant.is_none() => reluctant = Some((score, what)),
+            Verdict::Reluctantly | Verdict::Pass => passed.push((score, what)),
             Verdict::Drop => {}
         }
     }
-    if found.is_none() {
-        found = reluctant.take();
-    }
-    heap.extend(passed.into_iter().chain(reluctant).map(Reverse));
-    found
+    reluctant
 }
