@@ -16,7 +16,7 @@ mod hash;
 #[cfg(test)]
 mod tests;
 
-use std::io::{self, Read, Write};
+use std::io::{self, BufReader, BufWriter, Read, Write};
 
 use cluster_model::State;
 use serde::{Deserialize, Serialize};
@@ -37,6 +37,8 @@ const STATE_VERSION: u8 = 1;
 const SCRATCH: usize = 16 << 20;
 /// Fast; the state is mostly small numbers and repeats.
 const LEVEL: i32 = 3;
+/// Fields go to and come from the compressor together, so many bytes at a time: most are of one byte.
+const FIELDS: usize = 64 << 10;
 
 /// What a file says of itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -136,9 +138,11 @@ pub fn write(header: &Header, state: &State, mut out: impl Write) -> Result<(), 
     fixed.extend_from_slice(&text);
     out.write_all(&fixed).map_err(io)?;
     let mut blocks = BlockWriter::new(out);
-    let mut packer = zstd::Encoder::new(&mut blocks, LEVEL).map_err(io)?;
-    packer.write_all(&[STATE_VERSION]).map_err(io)?;
-    postcard::to_io(state, &mut packer).map_err(Error::Encode)?;
+    let packer = zstd::Encoder::new(&mut blocks, LEVEL).map_err(io)?;
+    let mut fields = BufWriter::with_capacity(FIELDS, packer);
+    fields.write_all(&[STATE_VERSION]).map_err(io)?;
+    postcard::to_io(state, &mut fields).map_err(Error::Encode)?;
+    let packer = fields.into_inner().map_err(|error| io(error.into_error()))?;
     packer.finish().map_err(io)?;
     blocks.finish().map_err(io)
 }
@@ -202,7 +206,8 @@ fn header(input: &mut impl Read) -> Result<(Header, u64), Error> {
 }
 
 fn decode(blocks: &mut impl Read) -> Result<State, Error> {
-    let mut unpacked = zstd::Decoder::new(blocks).map_err(blocks::reading)?;
+    let unpacked = zstd::Decoder::new(blocks).map_err(blocks::reading)?;
+    let mut unpacked = BufReader::with_capacity(FIELDS, unpacked);
     let mut version = [0];
     unpacked.read_exact(&mut version).map_err(blocks::reading)?;
     if version[0] != STATE_VERSION {

@@ -54,6 +54,8 @@ pub enum Shape {
     Idle,
     /// A follower is killed; its workers go elsewhere.
     Reconnect,
+    /// Writes of users, one at a time and many.
+    Writes,
     /// Ten times the writes that can be taken.
     Overload,
 }
@@ -71,6 +73,7 @@ const NAMES: &[(&str, Shape)] = &[
     ("10", Shape::Preempt),
     ("idle", Shape::Idle),
     ("reconnect", Shape::Reconnect),
+    ("writes", Shape::Writes),
     ("overload", Shape::Overload),
 ];
 
@@ -131,6 +134,7 @@ impl Bench {
             Shape::Preempt => self.preempt().await,
             Shape::Idle => self.idle().await,
             Shape::Reconnect => self.reconnect().await,
+            Shape::Writes => self.writes().await,
             Shape::Overload => self.overload().await,
         }?;
         self.managers.check()

@@ -16,6 +16,7 @@ mod plain;
 #[cfg(test)]
 mod tests;
 
+use std::io::{BufReader, BufWriter, IntoInnerError};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -45,6 +46,8 @@ const FIXED: usize = 8 + 4 + 4 + 8 + 4;
 const META_LIMIT: usize = 1 << 20;
 /// Fast enough not to be felt; the state is mostly small numbers and repeats.
 const LEVEL: i32 = 1;
+/// Fields go to and come from the compressor together, so many bytes at a time: most are of one byte.
+const FIELDS: usize = 64 << 10;
 
 /// An open snapshot file.
 #[derive(Clone)]
@@ -163,9 +166,10 @@ impl SnapshotStore {
         let written = (|| {
             file.write_at(&header, 0)?;
             let mut blocks = BlockWriter::new(file.clone(), header.len() as u64, cipher);
-            let mut packer = zstd::Encoder::new(&mut blocks, LEVEL)?;
-            codec::encode_to(state, &mut packer)?;
-            packer.finish()?;
+            let packer = zstd::Encoder::new(&mut blocks, LEVEL)?;
+            let mut fields = BufWriter::with_capacity(FIELDS, packer);
+            codec::encode_to(state, &mut fields)?;
+            fields.into_inner().map_err(IntoInnerError::into_error)?.finish()?;
             blocks.finish()
         })();
         let len = written.map_err(StorageError::io("write the snapshot", &path))?;
@@ -330,7 +334,7 @@ impl SnapshotStore {
         let mut blocks = BlockReader::new(snapshot, start, cipher.as_ref());
         let state = (|| {
             let unpacked = zstd::Decoder::new(&mut blocks)?;
-            codec::decode_from(unpacked)
+            codec::decode_from(BufReader::with_capacity(FIELDS, unpacked))
         })();
         // A bad block stops the decoder with a vaguer error than its own.
         if let Some(error) = blocks.take_error() {

@@ -36,7 +36,7 @@ impl Bench {
         self.until_running(tasks).await?;
         self.until_recorded(tasks as u64).await?;
         self.placed(&mark)?;
-        Ok(())
+        self.lists().await
     }
 
     pub(super) async fn single(&mut self) -> Result<()> {

@@ -39,7 +39,8 @@ impl Bench {
         self.restart().await
     }
 
-    async fn lists(&mut self) -> Result<()> {
+    /// How long users wait for what is held.
+    pub(super) async fn lists(&mut self) -> Result<()> {
         let api = self.managers.api.clone();
         let mut services = Vec::new();
         let mut nodes = Vec::new();

@@ -1,4 +1,4 @@
-//! More requests than the managers can take.
+//! Writes of users: as many as go through, and more than the managers can take.
 
 use std::io::Read as _;
 use std::process::{Child, Command, Stdio};
@@ -20,6 +20,8 @@ use crate::managers::Managers;
 const PROBE: Duration = Duration::from_secs(10);
 const FLOOD: Duration = Duration::from_secs(60);
 const TIMES: f64 = 10.0;
+/// Clients that write at the same time.
+const WRITERS: usize = 64;
 /// Requests that wait for an answer here; the flood goes on without those beyond.
 const OUTSTANDING_MAX: usize = 20_000;
 const TICK: Duration = Duration::from_millis(10);
@@ -38,14 +40,23 @@ struct Tally {
 }
 
 impl Bench {
-    /// Finds what sixteen clients get through, then asks for ten times as much for a minute.
-    pub(super) async fn overload(&mut self) -> Result<()> {
+    /// What one client and then sixty-four get through, each with one write at a time.
+    pub(super) async fn writes(&mut self) -> Result<()> {
+        let alone = self.sustained(1).await?;
+        self.report.put("one_client_ms", 1e3 / alone, "ms");
+        let together = self.sustained(WRITERS).await?;
+        self.report.put("writes_per_s", together, "1/s");
+        Ok(())
+    }
+
+    /// Writes that so many clients get acknowledged in a second.
+    async fn sustained(&mut self, clients: usize) -> Result<f64> {
         let calm = Arc::new(Tally::default());
         let stop = Arc::new(AtomicBool::new(false));
-        let mut clients = JoinSet::new();
-        for number in 0..super::CLIENTS {
+        let mut running = JoinSet::new();
+        for number in 0..clients {
             let (api, tally, stop) = (self.managers.api.clone(), calm.clone(), stop.clone());
-            clients.spawn(async move {
+            running.spawn(async move {
                 while !stop.load(Ordering::Relaxed) {
                     pair(&api, &format!("calm-{number}"), number, &tally).await;
                 }
@@ -53,9 +64,15 @@ impl Bench {
         }
         tokio::time::sleep(PROBE).await;
         stop.store(true, Ordering::Relaxed);
-        while clients.join_next().await.is_some() {}
+        while running.join_next().await.is_some() {}
         let sustained = calm.acknowledged.load(Ordering::Relaxed) as f64 / PROBE.as_secs_f64();
         ensure!(sustained > 0.0, "no write was acknowledged");
+        Ok(sustained)
+    }
+
+    /// Finds what sixteen clients get through, then asks for ten times as much for a minute.
+    pub(super) async fn overload(&mut self) -> Result<()> {
+        let sustained = self.sustained(super::CLIENTS).await?;
         self.report.put("sustained_writes_per_s", sustained, "1/s");
         let offered = sustained * TIMES * self.scale;
         let mark = self.mark()?;
