@@ -13,9 +13,10 @@ pub mod router;
 pub mod session;
 pub mod table;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use cluster_daemon::Scope;
+use cluster_model::State;
 use cluster_pb::dispatcher::v1 as pb;
 use tokio::sync::{broadcast, mpsc, watch};
 
@@ -23,7 +24,7 @@ use contact::Contact;
 use hearing::Hearing;
 use logs::LogHub;
 use reports::Batch;
-use table::SessionTable;
+use table::{SessionTable, lock};
 
 use crate::managers::wellbeing::Wellbeing;
 
@@ -41,6 +42,9 @@ pub struct Dispatch {
     /// Endpoint deltas, computed once for all sessions. The messages of one delta travel together,
     /// so that a session that lags misses all of them or none.
     pub endpoints: broadcast::Sender<Arc<Vec<pb::Endpoints>>>,
+    /// The state that the last delta led to, written before the delta is sent: a session that begins
+    /// with another could miss what came and went between two deltas.
+    pub told: Mutex<State>,
     /// Endpoints version that every live worker has acknowledged, as far as this manager knows.
     pub withdrawn: watch::Sender<u64>,
     pub reports: mpsc::Sender<Batch>,
@@ -60,11 +64,19 @@ impl Dispatch {
             wellbeing: Wellbeing::default(),
             logs: LogHub::default(),
             endpoints: broadcast::Sender::new(ENDPOINTS_BACKLOG),
+            told: Mutex::default(),
             withdrawn: watch::Sender::new(0),
             reports,
             calls: Scope::root("calls"),
         };
         (Arc::new(dispatch), receiver)
+    }
+
+    /// All endpoints as the deltas so far make them; the deltas that follow begin there. Subscribe to
+    /// those first.
+    pub fn full_endpoints(&self) -> Vec<pb::Endpoints> {
+        let told = lock(&self.told).clone();
+        router::full_endpoints(&told)
     }
 
     /// Raises the acknowledged version; it never goes back.

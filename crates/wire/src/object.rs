@@ -1,12 +1,12 @@
 //! Objects of the state as users see them: model -> protobuf.
 
-use cluster_model::endpoint::ServiceEndpoints;
+use cluster_model::endpoint::{Backend, ServiceEndpoints};
 use cluster_model::node::{Availability, Generic, NodeDescription, NodeState};
 use cluster_model::service::Event;
 use cluster_model::spec::Mode;
 use cluster_model::{
-    Desired, JobOutcome, JobRun, Node, Reason, Revision, Rollout, RolloutKind, RolloutState,
-    Service, State, Task,
+    Desired, JobOutcome, JobRun, Node, PublishedPort, Reason, Revision, Rollout, RolloutKind,
+    RolloutState, Service, State, Task,
 };
 use cluster_pb::dispatcher::v1 as dispatcher;
 use cluster_pb::types::v1 as pb;
@@ -293,23 +293,39 @@ pub fn description_from_pb(pb: pb::NodeDescription) -> Result<NodeDescription, D
 }
 
 pub fn endpoints(endpoints: &ServiceEndpoints) -> dispatcher::ServiceEndpoints {
-    let port = |port: &cluster_model::PublishedPort| pb::PortSpec {
-        published: port.published.into(),
-        target: port.target.into(),
-        host: false,
-    };
-    let backend = |backend: &cluster_model::endpoint::Backend| dispatcher::Backend {
+    dispatcher::ServiceEndpoints {
+        service_id: endpoints.service.to_string(),
+        service_name: endpoints.name.clone(),
+        ports: endpoints.ports.iter().map(mesh_port).collect(),
+        backends: endpoints.backends.iter().map(backend).collect(),
+        delta: false,
+        gone: Vec::new(),
+    }
+}
+
+/// A change of a service's endpoints, in which nothing has changed yet.
+pub fn endpoints_change(service: &Service) -> dispatcher::ServiceEndpoints {
+    dispatcher::ServiceEndpoints {
+        service_id: service.id.to_string(),
+        service_name: service.spec.name.clone(),
+        ports: service.ports.iter().map(mesh_port).collect(),
+        backends: Vec::new(),
+        delta: true,
+        gone: Vec::new(),
+    }
+}
+
+pub fn backend(backend: &Backend) -> dispatcher::Backend {
+    dispatcher::Backend {
         task_id: backend.task.to_string(),
         node_id: backend.node.to_string(),
         address: backend.address.clone(),
         mesh_port: backend.mesh_port.into(),
-    };
-    dispatcher::ServiceEndpoints {
-        service_id: endpoints.service.to_string(),
-        service_name: endpoints.name.clone(),
-        ports: endpoints.ports.iter().map(port).collect(),
-        backends: endpoints.backends.iter().map(backend).collect(),
     }
+}
+
+fn mesh_port(port: &PublishedPort) -> pb::PortSpec {
+    pb::PortSpec { published: port.published.into(), target: port.target.into(), host: false }
 }
 
 pub fn node_state_to_str(state: NodeState) -> &'static str {

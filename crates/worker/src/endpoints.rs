@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use cluster_network::{Backend, Endpoints, PublishedPort};
 use cluster_pb::dispatcher::v1 as pb;
+use cluster_pb::types::v1::PortSpec;
 use tokio::sync::watch;
 
 use crate::durable;
@@ -19,11 +20,20 @@ use crate::node::Balancers;
 /// What one session has told so far.
 #[derive(Debug, Default)]
 pub struct Told {
-    services: BTreeMap<String, pb::ServiceEndpoints>,
+    services: BTreeMap<String, Known>,
     /// A full picture was begun in this session.
     based: bool,
     /// Its last part has not come yet.
     partial: bool,
+}
+
+/// A service as the last message about it left it.
+#[derive(Debug, Default)]
+struct Known {
+    name: String,
+    ports: Vec<PortSpec>,
+    /// By task.
+    backends: BTreeMap<String, pb::Backend>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -45,7 +55,16 @@ impl Told {
         }
         self.partial = message.more;
         for service in message.services {
-            self.services.insert(service.service_id.clone(), service);
+            let known = self.services.entry(service.service_id).or_default();
+            if !service.delta {
+                known.backends.clear();
+            }
+            (known.name, known.ports) = (service.service_name, service.ports);
+            let named = service.backends.into_iter().map(|one| (one.task_id.clone(), one));
+            known.backends.extend(named);
+            for task in &service.gone {
+                known.backends.remove(task);
+            }
         }
         for gone in &message.gone {
             self.services.remove(gone);
@@ -54,26 +73,22 @@ impl Told {
             return Ok(None);
         }
         let mut ports = Vec::new();
-        for service in self.services.values() {
+        for (id, service) in &self.services {
             for port in &service.ports {
-                ports.push(published(service, port)?);
+                ports.push(published(id, service, port)?);
             }
         }
         Ok(Some(Endpoints { version: message.version, ports }))
     }
 }
 
-fn published(
-    service: &pb::ServiceEndpoints,
-    port: &cluster_pb::types::v1::PortSpec,
-) -> Result<PublishedPort, Refused> {
-    let malformed =
-        |problem: String| Refused::Malformed { service: service.service_name.clone(), problem };
+fn published(id: &str, service: &Known, port: &PortSpec) -> Result<PublishedPort, Refused> {
+    let malformed = |problem: String| Refused::Malformed { service: service.name.clone(), problem };
     let number =
         |value: u32| u16::try_from(value).map_err(|_| malformed(format!("{value} is not a port")));
     let target_port = number(port.target)?;
     let mut backends = Vec::with_capacity(service.backends.len());
-    for backend in &service.backends {
+    for backend in service.backends.values() {
         let ip: IpAddr = backend
             .address
             .parse()
@@ -87,8 +102,8 @@ fn published(
     }
     Ok(PublishedPort {
         published: number(port.published)?,
-        service_id: service.service_id.clone(),
-        service_name: service.service_name.clone(),
+        service_id: id.to_owned(),
+        service_name: service.name.clone(),
         backends,
     })
 }
@@ -192,12 +207,9 @@ mod tests {
         pb::ServiceEndpoints {
             service_id: id.into(),
             service_name: id.into(),
-            ports: vec![cluster_pb::types::v1::PortSpec {
-                published: 80,
-                target: 8080,
-                host: false,
-            }],
+            ports: vec![PortSpec { published: 80, target: 8080, host: false }],
             backends: (0..backends).map(backend).collect(),
+            ..Default::default()
         }
     }
 
@@ -227,6 +239,31 @@ mod tests {
         assert_eq!(whole.ports.len(), 1);
         assert_eq!(whole.ports[0].backends[1].node_mesh_addr.to_string(), "10.0.0.1:7101");
         assert_eq!(whole.ports[0].backends[0].target_port, 8080);
+    }
+
+    #[test]
+    fn a_change_of_a_service_leaves_its_other_backends() {
+        let mut told = Told::default();
+        let message = |version, service| pb::Endpoints {
+            version,
+            full: version == 1,
+            services: vec![service],
+            ..Default::default()
+        };
+        let tasks = |told: &mut Told, message| -> Vec<String> {
+            let whole = told.accept(message).unwrap().unwrap();
+            whole.ports[0].backends.iter().map(|backend| backend.task_id.clone()).collect()
+        };
+        assert_eq!(tasks(&mut told, message(1, service("a", 2))), ["t0", "t1"]);
+        let mut change = service("a", 0);
+        change.delta = true;
+        change.gone = vec!["t0".into()];
+        change.backends =
+            vec![pb::Backend { task_id: "t7".into(), ..service("a", 1).backends[0].clone() }];
+        assert_eq!(tasks(&mut told, message(2, change.clone())), ["t1", "t7"]);
+        // Again is as good as once.
+        assert_eq!(tasks(&mut told, message(3, change)), ["t1", "t7"]);
+        assert_eq!(tasks(&mut told, message(4, service("a", 1))), ["t0"]);
     }
 
     #[test]

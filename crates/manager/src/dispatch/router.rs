@@ -1,26 +1,28 @@
 //! Compares each new view with the last one and tells sessions what to look at.
 //!
-//! Deltas of endpoints hold whole services, and every session gets all of them from a moment before
-//! its full set on: those older than the full set are repetitions that the last of them makes good.
+//! Deltas of endpoints lead from one told state to the next. Every session begins with the full set of
+//! a told state and gets all deltas from a moment before: those older than the full set are
+//! repetitions, which say of each task what the last of them says, and that is what the full set says.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use cluster_model::{Changes, ServiceId, State, endpoint};
+use cluster_model::{Changes, Service, ServiceId, State, TaskId, endpoint};
 use cluster_mutants::{Mutant, is};
 use cluster_pb::dispatcher::v1 as pb;
 use cluster_wire::object;
 use tokio::time::Instant;
 
+use super::table::lock;
 use crate::context::Context;
 
 /// Every session gets every delta of endpoints, so deltas that come one after the other are put
 /// together, the longer the more sessions there are: this much for each. With a few workers that is
 /// nothing; with 2,000 on this manager 60 ms.
 const ENDPOINTS_PAUSE: Duration = Duration::from_micros(30);
-/// Backends in one message.
-const BACKENDS_MAX: usize = 2000;
+/// Backends that come, and tasks that go, in one message.
+const ENTRIES_MAX: usize = 2000;
 
 /// Routes for as long as the manager runs; its end takes the sessions with it.
 pub async fn run(context: Context) {
@@ -42,9 +44,8 @@ pub async fn run(context: Context) {
     }
 }
 
-/// What sessions were told of endpoints.
+/// When sessions may be told more of endpoints.
 struct Told {
-    state: State,
     /// There is more to tell, and it may be told at this moment.
     waits: bool,
     next: Instant,
@@ -52,27 +53,29 @@ struct Told {
 
 impl Default for Told {
     fn default() -> Self {
-        Self { state: State::default(), waits: false, next: Instant::now() }
+        Self { waits: false, next: Instant::now() }
     }
 }
 
 impl Told {
     fn tell(&mut self, context: &Context, state: &State) {
         let now = Instant::now();
-        if state.endpoints_version() == self.state.endpoints_version() {
-            // Nothing to compare with is held longer than needed.
-            self.state = state.clone();
-            return;
-        }
-        self.waits = now < self.next;
+        let told = &context.dispatch.told;
+        let last = lock(told).clone();
+        let news = state.endpoints_version() != last.endpoints_version();
+        self.waits = news && now < self.next;
         if self.waits {
             return;
         }
-        let delta = endpoint_delta(&self.state, state, &state.changes(&self.state));
-        // Nobody listens while no session is open.
-        let sessions = context.dispatch.endpoints.send(Arc::new(delta)).unwrap_or(0);
-        self.next = now + ENDPOINTS_PAUSE * u32::try_from(sessions).unwrap_or(u32::MAX);
-        self.state = state.clone();
+        // Nothing to compare with is held longer than needed. Before the delta goes out: who begins
+        // now and was too late for the delta has it in its full set.
+        *lock(told) = state.clone();
+        if news {
+            let delta = endpoint_delta(&last, state, &state.changes(&last));
+            // Nobody listens while no session is open.
+            let sessions = context.dispatch.endpoints.send(Arc::new(delta)).unwrap_or(0);
+            self.next = now + ENDPOINTS_PAUSE * u32::try_from(sessions).unwrap_or(u32::MAX);
+        }
     }
 }
 
@@ -105,28 +108,50 @@ fn route(context: &Context, old: &State, new: &State, changes: &Changes) {
     }
 }
 
+/// What changed, task by task: a service of thousands of which one changed costs one.
 fn endpoint_delta(old: &State, new: &State, changes: &Changes) -> Vec<pb::Endpoints> {
-    let mut concerned: BTreeSet<ServiceId> = changes.services.iter().copied().collect();
-    concerned.extend(changes.tasks.iter().map(|task| task.service));
-    for node in &changes.nodes {
-        let serving = new.tasks_of_node(*node).filter(|task| task.serves());
-        concerned.extend(serving.map(|task| task.service));
-    }
-    let mut services = Vec::new();
+    let mut whole = BTreeSet::new();
     let mut gone = Vec::new();
-    for id in concerned {
-        match (endpoint::of_service(old, id), endpoint::of_service(new, id)) {
-            (before, Some(after)) if before.as_ref() != Some(&after) => {
-                services.push(object::endpoints(&after));
-            }
+    for id in &changes.services {
+        match (published(old, *id), published(new, *id)) {
             (Some(_), None) => gone.push(id.to_string()),
-            _ => {}
+            (Some(before), Some(after)) if before.ports == after.ports => {}
+            (_, Some(_)) => drop(whole.insert(*id)),
+            (None, None) => {}
         }
     }
-    parts(new.endpoints_version(), false, services, gone)
+    let mut concerned: BTreeSet<(ServiceId, TaskId)> =
+        changes.tasks.iter().map(|change| (change.service, change.task)).collect();
+    for node in &changes.nodes {
+        for state in [old, new] {
+            let serving = state.tasks_of_node(*node).filter(|task| task.serves());
+            concerned.extend(serving.map(|task| (task.service, task.id)));
+        }
+    }
+    let mut changed: BTreeMap<ServiceId, pb::ServiceEndpoints> = BTreeMap::new();
+    for (id, task) in concerned {
+        let Some(service) = published(new, id).filter(|_| !whole.contains(&id)) else { continue };
+        let backend = |state: &State| endpoint::backend(state, state.task(task)?);
+        let (before, after) = (backend(old), backend(new));
+        if before == after {
+            continue;
+        }
+        let change = changed.entry(id).or_insert_with(|| object::endpoints_change(service));
+        match after {
+            Some(backend) => change.backends.push(object::backend(&backend)),
+            None => change.gone.push(task.to_string()),
+        }
+    }
+    let whole = whole.into_iter().filter_map(|id| endpoint::of_service(new, id));
+    let services = whole.map(|service| object::endpoints(&service)).chain(changed.into_values());
+    parts(new.endpoints_version(), false, services.collect(), gone)
 }
 
-/// All endpoints, for a session that begins or fell behind.
+fn published(state: &State, id: ServiceId) -> Option<&Service> {
+    state.service(id).filter(|service| endpoint::is_published(service))
+}
+
+/// All endpoints of a state.
 pub fn full_endpoints(state: &State) -> Vec<pb::Endpoints> {
     let services = endpoint::publishing_services(state)
         .filter_map(|id| endpoint::of_service(state, id))
@@ -135,7 +160,8 @@ pub fn full_endpoints(state: &State) -> Vec<pb::Endpoints> {
     parts(state.endpoints_version(), true, services, Vec::new())
 }
 
-/// Cuts a set into messages of bounded size; the last has `more` unset.
+/// Cuts a set into messages of bounded size; the last has `more` unset. Of a service that does not fit
+/// into one message, what follows the first part is a change to it.
 fn parts(
     version: u64,
     full: bool,
@@ -144,21 +170,33 @@ fn parts(
 ) -> Vec<pb::Endpoints> {
     let blank =
         || pb::Endpoints { version, full, more: true, services: Vec::new(), gone: Vec::new() };
-    let mut messages = vec![pb::Endpoints { gone, ..blank() }];
-    let mut held = 0;
-    for service in services {
-        let size = service.backends.len() + 1;
-        if held + size > BACKENDS_MAX && held > 0 {
-            messages.push(blank());
-            held = 0;
-        }
-        held += size;
-        if let Some(last) = messages.last_mut() {
-            last.services.push(service);
+    let mut messages = Vec::new();
+    let mut message = pb::Endpoints { gone, ..blank() };
+    let mut held = message.gone.len();
+    for mut service in services {
+        let mut backends = std::mem::take(&mut service.backends).into_iter().peekable();
+        let mut gone = std::mem::take(&mut service.gone).into_iter().peekable();
+        loop {
+            if held >= ENTRIES_MAX {
+                messages.push(std::mem::replace(&mut message, blank()));
+                held = 0;
+            }
+            let mut part = service.clone();
+            part.backends.extend(backends.by_ref().take(ENTRIES_MAX - held));
+            held += part.backends.len();
+            part.gone.extend(gone.by_ref().take(ENTRIES_MAX.saturating_sub(held)));
+            held += part.gone.len() + 1;
+            message.services.push(part);
+            if backends.peek().is_none() && gone.peek().is_none() {
+                break;
+            }
+            service.delta = true;
         }
     }
-    if let Some(last) = messages.last_mut() {
-        last.more = false;
-    }
+    message.more = false;
+    messages.push(message);
     messages
 }
+
+#[cfg(test)]
+mod tests;

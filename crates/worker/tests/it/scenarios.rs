@@ -279,6 +279,7 @@ async fn endpoints_reach_the_balancers_and_are_acknowledged() {
             address: "10.0.0.2".into(),
             mesh_port: 7101,
         }],
+        ..Default::default()
     };
     let full =
         pb::Endpoints { version: 7, full: true, services: vec![service], ..Default::default() };

@@ -15,7 +15,6 @@ use tokio::time::timeout;
 
 use super::{SEND_TIMEOUT, Sender, Who};
 use crate::context::Context;
-use crate::dispatch::router::full_endpoints;
 use crate::dispatch::table::Mailbox;
 use crate::raft::View;
 
@@ -90,8 +89,8 @@ impl<'a> Outbound<'a> {
                 delta = endpoints.recv() => match delta {
                     Ok(delta) => self.endpoints((*delta).clone()).await?,
                     Err(broadcast::error::RecvError::Lagged(_)) => {
-                        let state = self.context.raft.view().state;
-                        self.endpoints(full_endpoints(&state)).await?;
+                        let all = self.context.dispatch.full_endpoints();
+                        self.endpoints(all).await?;
                     }
                     Err(broadcast::error::RecvError::Closed) => return Ok(()),
                 },
@@ -116,7 +115,7 @@ impl<'a> Outbound<'a> {
         self.managers(&view.state).await?;
         self.trust(&view.state).await?;
         self.full_set(&view).await?;
-        self.endpoints(full_endpoints(&view.state)).await?;
+        self.endpoints(self.context.dispatch.full_endpoints()).await?;
         // What was reached before this session is news to its worker.
         let version = *self.context.dispatch.withdrawn.borrow();
         self.tell_withdrawn(version).await

@@ -118,8 +118,12 @@ impl Known {
                     self.backends.clear();
                 }
                 for service in message.services {
-                    let tasks = service.backends.into_iter().map(|backend| backend.task_id);
-                    self.backends.insert(service.service_id, tasks.collect());
+                    let known = self.backends.entry(service.service_id).or_default();
+                    if !service.delta {
+                        known.clear();
+                    }
+                    known.extend(service.backends.into_iter().map(|backend| backend.task_id));
+                    known.retain(|task| !service.gone.contains(task));
                 }
                 for gone in message.gone {
                     self.backends.remove(&gone);
