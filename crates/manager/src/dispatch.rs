@@ -5,6 +5,7 @@
 //! what it touches and not a look by every session.
 
 pub mod contact;
+mod counts;
 pub mod hearing;
 pub mod logs;
 pub mod publish;
@@ -21,6 +22,7 @@ use cluster_pb::dispatcher::v1 as pb;
 use tokio::sync::{broadcast, mpsc, watch};
 
 use contact::Contact;
+use counts::KeptCounts;
 use hearing::Hearing;
 use logs::LogHub;
 use reports::Batch;
@@ -45,6 +47,7 @@ pub struct Dispatch {
     /// The state that the last delta led to, written before the delta is sent: a session that begins
     /// with another could miss what came and went between two deltas.
     pub told: Mutex<State>,
+    pub counts: KeptCounts,
     /// Endpoints version that every live worker has acknowledged, as far as this manager knows.
     pub withdrawn: watch::Sender<u64>,
     pub reports: mpsc::Sender<Batch>,
@@ -65,6 +68,7 @@ impl Dispatch {
             logs: LogHub::default(),
             endpoints: broadcast::Sender::new(ENDPOINTS_BACKLOG),
             told: Mutex::default(),
+            counts: KeptCounts::default(),
             withdrawn: watch::Sender::new(0),
             reports,
             calls: Scope::root("calls"),

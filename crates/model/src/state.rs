@@ -5,6 +5,7 @@
 
 mod read;
 
+use std::ops::Bound;
 use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
@@ -170,6 +171,13 @@ impl State {
         self.service_names.get(name).copied()
     }
 
+    /// Services by name, from the first after a name on; without removed ones.
+    pub fn services_named_after(&self, name: &str) -> impl Iterator<Item = &Service> {
+        let after = (Bound::Excluded(name), Bound::Unbounded);
+        let ids = self.service_names.range::<_, str>(after).map(|(_, id)| *id);
+        ids.filter_map(|id| self.service(id))
+    }
+
     pub fn is_down(&self, id: NodeId) -> bool {
         !self.down.is_empty() && self.down.contains(&id)
     }
@@ -185,6 +193,12 @@ impl State {
 
     pub fn tasks(&self) -> impl DoubleEndedIterator<Item = &Task> {
         self.tables.tasks.values().map(Arc::as_ref)
+    }
+
+    /// Tasks by id, from the first after an id on.
+    pub fn tasks_after(&self, id: TaskId) -> impl Iterator<Item = &Task> {
+        let after = (Bound::Excluded(id), Bound::Unbounded);
+        self.tables.tasks.range(after).map(|(_, task)| task.as_ref())
     }
 
     pub fn task_count(&self) -> usize {

@@ -19,23 +19,41 @@ use crate::spec::{
 /// Kinds of generic resources that one node may have.
 const GENERIC_KINDS_MAX: usize = 64;
 
-pub fn service(state: &State, service: &Service) -> pb::Service {
-    let mode = service.spec.mode;
-    let mut running = 0;
-    let mut outdated = 0;
-    let mut completed = 0;
-    let mut slots = 0;
+/// How the tasks of a service stand. It follows from the service, its tasks and their nodes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub running: u32,
+    pub outdated: u32,
+    /// Done what they are for, in the present revision.
+    pub completed: u32,
+    pub slots: u32,
+}
+
+/// Looks at every task of a service.
+pub fn counts(state: &State, service: &Service) -> Counts {
+    let mut counts = Counts::default();
     let mut last_slot = None;
     for task in state.tasks_of_service(service.id) {
         let done = task.reason == Reason::Completed && task.revision == service.revision;
-        completed += u32::from(done);
+        counts.completed += u32::from(done);
         if task.fills_slot() {
             // Two tasks of a slot may run beside each other during an update.
-            slots += u32::from(last_slot.replace(task.slot) != Some(task.slot));
-            running += u32::from(runs(state, task));
-            outdated += u32::from(state.is_outdated(service, task));
+            counts.slots += u32::from(last_slot.replace(task.slot) != Some(task.slot));
+            counts.running += u32::from(runs(state, task));
+            counts.outdated += u32::from(state.is_outdated(service, task));
         }
     }
+    counts
+}
+
+pub fn service(state: &State, service: &Service) -> pb::Service {
+    service_with(state, service, counts(state, service))
+}
+
+/// The same where the tasks have been counted already.
+pub fn service_with(state: &State, service: &Service, counts: Counts) -> pb::Service {
+    let mode = service.spec.mode;
+    let Counts { running, outdated, completed, slots } = counts;
     let desired = match mode {
         Mode::Replicated { replicas } => replicas,
         Mode::ReplicatedJob { completions, .. } => completions,

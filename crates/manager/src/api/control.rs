@@ -13,7 +13,7 @@ mod watch;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 
-use cluster_model::{Command, State, Task};
+use cluster_model::{Command, State, Task, TaskId};
 use cluster_pb::control::v1 as pb;
 use cluster_pb::control::v1::control_server::Control;
 use cluster_wire::{Code, Failure, object};
@@ -100,12 +100,14 @@ impl Control for ControlService {
     ) -> Result<Response<pb::ListServicesResponse>, Status> {
         let request = request.into_inner();
         let view = self.context.read(request.stale).await?;
-        let mut live: Vec<_> = view.state.services().filter(|service| !service.removed).collect();
-        live.sort_by(|a, b| a.spec.name.cmp(&b.spec.name));
-        live.retain(|service| service.spec.name > request.after);
         let limit = page_limit(request.limit);
-        let services = live.iter().map(|service| self.shown(&view.state, service));
+        let asked = view.state.services_named_after(&request.after);
+        let mut counts = self.context.dispatch.counts.reader(&view.state);
+        let services =
+            asked.map(|service| self.shown_with(&view.state, service, counts.of(service)));
         let (services, more) = page(services, limit);
+        let counted = counts.keep();
+        tracing::debug!(counted, shown = services.len(), "listed services");
         let last = services.last().filter(|_| more);
         let next = last.and_then(|last| last.spec.as_ref()).map(|spec| spec.name.clone());
         let next = next.unwrap_or_default();
@@ -123,20 +125,25 @@ impl Control for ControlService {
             "" => None,
             text => Some(lookup::node(state, text)?.id),
         };
-        let mut tasks: Vec<&Task> = match (request.service.as_str(), node) {
-            ("", None) => state.tasks().collect(),
-            ("", Some(node)) => state.tasks_of_node(node).collect(),
-            (text, _) => state.tasks_of_service(lookup::service(state, text)?.id).collect(),
+        let not_an_id = |_| Failure::new(Code::InvalidField, "field `after`: is not a task id");
+        let after = match request.after.as_str() {
+            "" => TaskId(0),
+            text => text.parse().map_err(not_an_id)?,
         };
-        tasks.retain(|task| node.is_none_or(|node| task.node == Some(node)));
-        tasks.sort_by_key(|task| task.id);
-        if !request.after.is_empty() {
-            let not_an_id = |_| Failure::new(Code::InvalidField, "field `after`: is not a task id");
-            let after = request.after.parse().map_err(not_an_id)?;
-            tasks.retain(|task| task.id > after);
-        }
+        let tasks: Box<dyn Iterator<Item = &Task> + Send> = match (request.service.as_str(), node) {
+            ("", None) => Box::new(state.tasks_after(after)),
+            ("", Some(node)) => Box::new(state.tasks_of_node(node)),
+            (text, _) => {
+                let service = lookup::service(state, text)?.id;
+                let mut tasks: Vec<&Task> = state.tasks_of_service(service).collect();
+                tasks.sort_unstable_by_key(|task| task.id);
+                Box::new(tasks.into_iter())
+            }
+        };
+        let here = |task: &&Task| node.is_none_or(|node| task.node == Some(node));
+        let asked = tasks.filter(here).filter(|task| task.id > after);
         let limit = page_limit(request.limit);
-        let (tasks, more) = page(tasks.iter().map(|task| object::task(state, task)), limit);
+        let (tasks, more) = page(asked.map(|task| object::task(state, task)), limit);
         let next = tasks.last().filter(|_| more).map(|last| last.id.clone()).unwrap_or_default();
         Ok(Response::new(pb::ListTasksResponse { tasks, index: view.applied_index, next }))
     }

@@ -38,7 +38,9 @@ pub async fn run(context: Context) {
             () = tokio::time::sleep_until(endpoints.next), if endpoints.waits => {}
         }
         let state = context.raft.view().state;
-        route(&context, &last, &state, &state.changes(&last));
+        let changes = state.changes(&last);
+        context.dispatch.counts.follow(&last, &state, &changes);
+        route(&context, &last, &state, &changes);
         endpoints.tell(&context, &state);
         last = state;
     }

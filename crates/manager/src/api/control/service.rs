@@ -29,7 +29,16 @@ impl ControlService {
 
     /// A service as users see it, with the next moment of its schedule.
     pub(super) fn shown(&self, state: &State, service: &Service) -> types::Service {
-        let mut shown = object::service(state, service);
+        self.shown_with(state, service, object::counts(state, service))
+    }
+
+    pub(super) fn shown_with(
+        &self,
+        state: &State,
+        service: &Service,
+        counts: object::Counts,
+    ) -> types::Service {
+        let mut shown = object::service_with(state, service, counts);
         if let Some(schedule) = &service.spec.job.schedule {
             let after_ms = self.context.clock.now_ms().max(service.last_launch_ms);
             shown.next_launch_ms = cron::next_after(schedule, after_ms).unwrap_or(0);

@@ -6,6 +6,7 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
 use super::*;
+use crate::dispatch::counts::KeptCounts;
 
 #[test]
 fn a_large_service_comes_in_several_messages_and_the_others_beside_it() {
@@ -221,4 +222,41 @@ fn deltas_lead_where_full_sets_lead() {
         }
     }
     assert!(news > 500, "only {news} changes of endpoints");
+}
+
+/// Whatever the router has seen when a list is made, and whatever changes before it is kept.
+#[test]
+fn kept_counts_are_those_of_the_view() {
+    let (mut looks, mut looked) = (0, 0);
+    for seed in 0..40 {
+        let mut life = Life::new(seed);
+        let mut last = State::default();
+        let counts = KeptCounts::default();
+        let mut views: Vec<State> = Vec::new();
+        for _ in 0..200 {
+            life.step();
+            views.push(life.state.clone());
+            let follows = life.rng.random_bool(0.4);
+            if life.rng.random_bool(0.3) {
+                // An older one, too: reads may be slow.
+                let back = life.rng.random_range(0..views.len().min(3));
+                let view = views[views.len() - 1 - back].clone();
+                let mut reader = counts.reader(&view);
+                for service in view.services() {
+                    let shown = reader.of(service);
+                    assert_eq!(shown, object::counts(&view, service), "seed {seed}");
+                    looks += 1;
+                }
+                if follows {
+                    counts.follow(&last, &life.state, &life.state.changes(&last));
+                    last = life.state.clone();
+                }
+                looked += reader.keep();
+            } else if follows {
+                counts.follow(&last, &life.state, &life.state.changes(&last));
+                last = life.state.clone();
+            }
+        }
+    }
+    assert!(looked < looks, "{looked} of {looks} services were counted anew");
 }
