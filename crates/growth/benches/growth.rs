@@ -67,18 +67,23 @@ fn by_tasks(criterion: &mut Criterion) {
         let one = BTreeSet::from([ServiceId(7)]);
         plan(&case.before, Scope::Services(&one), 3, &mut Ids::new(1)).changes.len()
     });
-    each("apply-hundred-reports", |case| {
-        let mut state = case.before.clone();
-        let applied = apply(&mut state, case.index, &case.failures);
-        usize::from(applied.reply.is_ok())
-    });
     each("compare-after-hundred-reports", |case| case.after.changes(&case.before).tasks.len());
-    each("snapshot", |case| {
+    each("encode-and-compress-state", |case| {
         let bytes = postcard::to_stdvec(&case.before).expect("a state can be encoded");
         zstd::bulk::compress(&bytes, 1).expect("bytes can be compressed").len()
     });
 
-    let mut group = criterion.benchmark_group("read-snapshot");
+    let mut group = criterion.benchmark_group("apply-hundred-reports");
+    group.plot_config(logarithmic());
+    for case in &worlds {
+        group.bench_with_input(BenchmarkId::from_parameter(case.tasks), case, |bench, case| {
+            let work = |state: &mut State| apply(state, case.index, &case.failures).reply;
+            bench.iter_batched_ref(|| case.before.clone(), work, BatchSize::SmallInput);
+        });
+    }
+    group.finish();
+
+    let mut group = criterion.benchmark_group("decode-state");
     group.plot_config(logarithmic());
     for case in &worlds {
         let bytes = postcard::to_stdvec(&case.before).expect("a state can be encoded");

@@ -6,6 +6,7 @@ use cluster_daemon::telemetry;
 use cluster_manager::cli::{Cli, LogFormat, Program};
 use cluster_manager::host::Host;
 use cluster_manager::{recover, unlock};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::runtime::{Builder, Runtime};
 
 /// By how much users' requests step back for heartbeats and consensus: a third of the weight of
@@ -34,7 +35,9 @@ fn run(cli: Cli) -> ExitCode {
     if let Err(error) = telemetry::init(format, "info,openraft=error") {
         return fail(&error.into());
     }
-    let runtimes = runtime(|| {}).and_then(|own| Ok((own, runtime(step_back)?)));
+    raise_descriptors();
+    let runtimes =
+        runtime("manager", || {}).and_then(|own| Ok((own, runtime("users", step_back)?)));
     let (own, users) = match runtimes {
         Ok(runtimes) => runtimes,
         Err(error) => return fail(&error.into()),
@@ -49,8 +52,18 @@ fn run(cli: Cli) -> ExitCode {
     }
 }
 
-fn runtime(on_thread: fn()) -> std::io::Result<Runtime> {
-    Builder::new_multi_thread().worker_threads(2).enable_all().on_thread_start(on_thread).build()
+fn runtime(name: &str, on_thread: fn()) -> std::io::Result<Runtime> {
+    let mut builder = Builder::new_multi_thread();
+    builder.worker_threads(2).enable_all().thread_name(name).on_thread_start(on_thread).build()
+}
+
+/// As many open files as the machine allows: each session and each connection is one.
+fn raise_descriptors() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = raised {
+        tracing::warn!(%error, "the limit of open files could not be raised");
+    }
 }
 
 /// Lets the thread that calls it step back for all others, here and in other programs.

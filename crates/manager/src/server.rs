@@ -1,13 +1,14 @@
-//! One port, two doors: who keeps the cluster alive, and everybody else.
+//! One port, several doors: who keeps the cluster alive, and everybody else.
 //!
-//! Workers and managers are served on the manager's own threads. Users, and whoever shows no
-//! certificate, are served on threads of their own that step back for those, so that a flood of
-//! requests costs users their time and no node its lease. Which door a connection takes is known
-//! from its certificate, once it has shaken hands.
+//! Workers and managers are served on the manager's own threads. Users, and strangers who show no
+//! certificate, are served on threads of their own that step back for those, so that a flood of requests
+//! costs users their time long before it costs a node its lease. Handshakes, applying and planning are
+//! everybody's, and what users ask of a follower it asks of the leader as a manager. Which door a
+//! connection takes is known from its certificate, once it has shaken hands.
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cluster_identity::net::Listener;
 use cluster_identity::{
@@ -18,6 +19,7 @@ use cluster_pb::control::v1::control_server::ControlServer;
 use cluster_pb::dispatcher::v1::dispatcher_server::DispatcherServer;
 use cluster_pb::peer::v1::peer_server::PeerServer;
 use futures::StreamExt as _;
+use nix::sys::resource::{Resource, getrlimit};
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
@@ -41,9 +43,16 @@ const KEEPALIVE_PERIOD: Duration = Duration::from_secs(4);
 /// Bytes a client may send on one stream before they are read: idle sessions stay small.
 const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
-/// Connections of users that are open at once, about 100 KiB each; one beyond that is closed at
-/// once. Every one of them may wait for the door, so that is no bound of its own.
+/// Connections of users that are open at once, about 100 KiB each, and never more than a quarter of the
+/// files that the process may open: workers, managers and the log need theirs.
 const USERS_MAX: usize = 4096;
+/// The same for strangers, who want a certificate (a joining machine, or one whose certificate expired),
+/// and for nodes that were removed and have yet to hear it.
+const STRANGERS_MAX: usize = 256;
+/// After so long a stranger's connection breaks: each asks one question.
+const STRANGER_STAYS: Duration = Duration::from_secs(30);
+/// A connection beyond a bound is closed at once, and one line tells of all that were within so long.
+const TELL_PERIOD: Duration = Duration::from_secs(10);
 /// Connections of workers and managers that wait to be picked up.
 const MEMBERS_WAITING: usize = 64;
 
@@ -58,48 +67,93 @@ pub fn run(
 ) -> impl Future<Output = anyhow::Result<()>> + use<> {
     let server = TlsServer::new(tls, Protocol::Grpc);
     let incoming = serve_tls_until(listener, server, closing.cancelled_owned());
-    let (to_members, members) = mpsc::channel(MEMBERS_WAITING);
-    let (to_users, strangers) = mpsc::channel(USERS_MAX);
-    let room = Arc::new(Semaphore::new(USERS_MAX));
+    let (to_members, from_members) = mpsc::channel(MEMBERS_WAITING);
+    let (to_users, from_users) = mpsc::channel(USERS_MAX + STRANGERS_MAX);
+    let usher = Usher::new(tls.clone(), to_members, to_users, users_max(), STRANGERS_MAX);
     let access = AccessLayer::new(tls);
-    let members = door(&context, &access, members, stop.clone());
-    let strangers = door(&context, &access, strangers, stop.clone());
+    let for_members = door(&context, &access, from_members, stop.clone());
+    let for_users = door(&context, &access, from_users, stop.clone());
     async move {
-        let strangers = async {
+        let for_users = async {
             match users {
-                Some(runtime) => AbortOnDropHandle::new(runtime.spawn(strangers)).await?,
-                None => strangers.await,
+                Some(runtime) => AbortOnDropHandle::new(runtime.spawn(for_users)).await?,
+                None => for_users.await,
             }
         };
         tokio::select! {
-            ended = async { tokio::try_join!(members, strangers) } => ended.map(|_| ()),
-            never = usher(incoming, to_members, to_users, room) => match never {},
+            ended = async { tokio::try_join!(for_members, for_users) } => ended.map(|_| ()),
+            never = usher.run(incoming) => match never {},
             // Streams of other managers end when those notice that this one has gone.
             () = async { stop.cancelled().await; tokio::time::sleep(GRACE).await } => Ok(()),
         }
     }
 }
 
-/// Sends each connection to its door. When no more come it waits: a door that saw the end of its
-/// connections would take it for the end of what it serves.
-async fn usher(
-    mut incoming: TlsIncoming,
+fn users_max() -> usize {
+    let files = getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft);
+    usize::try_from(files / 4).map_or(USERS_MAX, |quarter| quarter.clamp(1, USERS_MAX))
+}
+
+/// Sends each connection to its door.
+struct Usher {
+    /// Knows the nodes that were removed.
+    identity: TlsIdentity,
     members: mpsc::Sender<TlsConn>,
     users: mpsc::Sender<TlsConn>,
-    room: Arc<Semaphore>,
-) -> Infallible {
-    while let Some(Ok(connection)) = incoming.next().await {
-        let peer = connection.info().peer.as_ref();
-        if peer.is_some_and(|peer| matches!(peer.role, Role::Worker | Role::Manager)) {
-            // A server that has ended takes the rest with it.
-            let _ = members.send(connection).await;
-        } else if let Ok(place) = room.clone().try_acquire_owned() {
-            let _ = users.try_send(connection.holding(place));
-        } else {
-            tracing::debug!(addr = %connection.info().addr, "closed a connection: too many users");
+    users_room: Arc<Semaphore>,
+    strangers_room: Arc<Semaphore>,
+    /// Connections closed for want of room, since that was last told.
+    closed: u64,
+    told: Option<Instant>,
+}
+
+impl Usher {
+    fn new(
+        identity: TlsIdentity,
+        members: mpsc::Sender<TlsConn>,
+        users: mpsc::Sender<TlsConn>,
+        users_max: usize,
+        strangers_max: usize,
+    ) -> Self {
+        let users_room = Arc::new(Semaphore::new(users_max));
+        let strangers_room = Arc::new(Semaphore::new(strangers_max));
+        let (closed, told) = (0, None);
+        Self { identity, members, users, users_room, strangers_room, closed, told }
+    }
+
+    /// When no more come it waits: a door that saw the end of its connections would take it for the end
+    /// of what it serves.
+    async fn run(mut self, mut incoming: TlsIncoming) -> Infallible {
+        while let Some(Ok(connection)) = incoming.next().await {
+            let peer = connection.info().peer.as_ref();
+            let peer = peer.filter(|peer| !self.identity.is_denied(&peer.node_id));
+            match peer.map(|peer| peer.role) {
+                // A server that has ended takes the rest with it.
+                Some(Role::Worker | Role::Manager) => drop(self.members.send(connection).await),
+                Some(Role::Admin) => self.let_in(connection, self.users_room.clone()),
+                None => {
+                    let connection = connection.breaking_after(STRANGER_STAYS);
+                    self.let_in(connection, self.strangers_room.clone());
+                }
+            }
+        }
+        std::future::pending().await
+    }
+
+    fn let_in(&mut self, connection: TlsConn, room: Arc<Semaphore>) {
+        if let Ok(place) = room.try_acquire_owned() {
+            // There is a place in the queue for each in the rooms.
+            let _ = self.users.try_send(connection.holding(place));
+            return;
+        }
+        self.closed += 1;
+        let now = Instant::now();
+        if self.told.is_none_or(|told| now.duration_since(told) >= TELL_PERIOD) {
+            let (addr, closed) = (connection.info().addr, self.closed);
+            tracing::warn!(%addr, closed, "too many connections of users: closed the newest");
+            (self.closed, self.told) = (0, Some(now));
         }
     }
-    std::future::pending().await
 }
 
 fn door(
@@ -131,6 +185,7 @@ fn door(
 #[cfg(test)]
 mod tests {
     use cluster_identity::{Ca, ClientStream, ConnectError, Subject, TlsClient, now_unix};
+    use tokio::io::AsyncReadExt as _;
     use tokio::net::TcpListener;
     use tokio::time::timeout;
 
@@ -140,52 +195,84 @@ mod tests {
 
     const SOON: Duration = Duration::from_secs(10);
 
-    fn identity(ca: &Ca, role: Role) -> TlsIdentity {
-        let (node_id, cluster_id) = (role.to_string(), ca.cluster_id().to_owned());
+    fn identity(ca: &Ca, role: Role, node_id: &str) -> TlsIdentity {
+        let (node_id, cluster_id) = (node_id.to_owned(), ca.cluster_id().to_owned());
         let subject = Subject { role, node_id, cluster_id };
         TlsIdentity::new(ca.issue(&subject, now_unix(), SOON * 60).unwrap()).unwrap()
     }
 
     /// Nothing answers here but the handshake, so it ends only when it is turned away.
-    fn dial(ca: &Ca, role: Role, address: &str) -> Dialling {
-        let client = TlsClient::manager(&identity(ca, role));
+    fn dial(client: TlsClient, address: &str) -> Dialling {
         let address = address.to_owned();
         AbortOnDropHandle::new(tokio::spawn(async move { client.dial(&address, SOON * 2).await }))
     }
 
+    async fn came(door: &mut mpsc::Receiver<TlsConn>) -> (Option<Role>, TlsConn) {
+        let connection = timeout(SOON, door.recv()).await.unwrap().unwrap();
+        (connection.info().peer.as_ref().map(|peer| peer.role), connection)
+    }
+
     #[tokio::test]
-    async fn users_have_a_bounded_door_of_their_own() {
+    async fn everybody_comes_in_by_the_right_door_and_only_members_without_bound() {
         let ca = Ca::create("testcluster", now_unix()).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
-        let server = TlsServer::new(&identity(&ca, Role::Manager), Protocol::Grpc);
+        let own = identity(&ca, Role::Manager, "m1");
+        let server = TlsServer::new(&own, Protocol::Grpc);
         let incoming = serve_tls_until(listener, server, std::future::pending());
         let (to_members, mut members) = mpsc::channel(4);
         let (to_users, mut users) = mpsc::channel(4);
-        let _usher = AbortOnDropHandle::new(tokio::spawn(usher(
-            incoming,
-            to_members,
-            to_users,
-            Arc::new(Semaphore::new(1)),
-        )));
-        let role = |connection: Option<TlsConn>| {
-            let connection = connection.unwrap();
-            (connection.info().peer.as_ref().unwrap().role, connection)
-        };
-        let _first = dial(&ca, Role::Admin, &address);
-        let (first_role, first) = role(timeout(SOON, users.recv()).await.unwrap());
-        assert_eq!(first_role, Role::Admin);
-        // One too many is closed, and keeps no worker out.
-        let second = timeout(SOON, dial(&ca, Role::Admin, &address)).await.unwrap();
+        own.deny(["removed".to_owned()].into());
+        let usher = Usher::new(own.clone(), to_members, to_users, 1, 1);
+        let _usher = AbortOnDropHandle::new(tokio::spawn(usher.run(incoming)));
+        let member = |role, node| TlsClient::manager(&identity(&ca, role, node));
+        let stranger = || TlsClient::anonymous(&own).unwrap();
+
+        let _first = dial(member(Role::Admin, "a1"), &address);
+        let (role, first) = came(&mut users).await;
+        assert_eq!(role, Some(Role::Admin));
+        // One too many is closed, and keeps nobody else out.
+        let second = timeout(SOON, dial(member(Role::Admin, "a2"), &address)).await.unwrap();
         assert!(second.unwrap().is_err());
-        for member in [Role::Worker, Role::Manager] {
-            let _member = dial(&ca, member, &address);
-            assert_eq!(role(timeout(SOON, members.recv()).await.unwrap()).0, member);
+        for (role, node) in [(Role::Worker, "w1"), (Role::Manager, "m2")] {
+            let _member = dial(member(role, node), &address);
+            assert_eq!(came(&mut members).await.0, Some(role));
         }
-        assert!(users.try_recv().is_err());
+        let _stranger = dial(stranger(), &address);
+        let (role, held) = came(&mut users).await;
+        assert_eq!(role, None);
+        // So is a node that was removed, and the strangers' place is taken.
+        let removed = timeout(SOON, dial(member(Role::Worker, "removed"), &address)).await.unwrap();
+        assert!(removed.unwrap().is_err());
+        assert!(users.try_recv().is_err() && members.try_recv().is_err());
         // Whoever leaves makes room.
-        drop(first);
-        let _third = dial(&ca, Role::Admin, &address);
-        assert_eq!(role(timeout(SOON, users.recv()).await.unwrap()).0, Role::Admin);
+        drop((first, held));
+        let _third = dial(member(Role::Admin, "a3"), &address);
+        assert_eq!(came(&mut users).await.0, Some(Role::Admin));
+        let _removed = dial(member(Role::Worker, "removed"), &address);
+        assert_eq!(came(&mut users).await.0, Some(Role::Worker));
+    }
+
+    #[tokio::test]
+    async fn a_stranger_who_says_nothing_does_not_stay() {
+        let ca = Ca::create("testcluster", now_unix()).unwrap();
+        let own = identity(&ca, Role::Manager, "m1");
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let _silent = dial(TlsClient::anonymous(&own).unwrap(), &address);
+        let (socket, addr) = timeout(SOON, listener.accept()).await.unwrap().unwrap();
+        let server = TlsServer::new(&own, Protocol::Grpc);
+        let connection = timeout(SOON, server.accept(socket, addr)).await.unwrap().unwrap();
+        let mut connection = connection.breaking_after(Duration::from_millis(20));
+        // Its preface may be there; after that it says nothing.
+        let ended = timeout(SOON, async {
+            let mut bytes = [0; 1024];
+            loop {
+                if let Err(error) = connection.read(&mut bytes).await {
+                    return error.kind();
+                }
+            }
+        });
+        assert_eq!(ended.await.unwrap(), std::io::ErrorKind::TimedOut);
     }
 }

@@ -12,7 +12,7 @@ use imbl::{OrdMap, OrdSet};
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::Cluster;
-use crate::fit::leaving;
+use crate::fit::{leaving, unusable};
 use crate::id::{NodeId, ServiceId, TaskId};
 use crate::node::{Node, NodeState};
 use crate::security::Security;
@@ -37,8 +37,8 @@ pub struct State {
     /// Nodes that are down: mostly none, so that to ask it for every task costs nothing.
     down: OrdSet<NodeId>,
     usage: OrdMap<NodeId, Usage>,
-    /// Every node by the number of tasks that hold resources on it: who places one task does not look
-    /// at all nodes.
+    /// The nodes that take tasks, by the number of tasks that hold resources on them: who places one
+    /// task does not look at all nodes.
     by_load: OrdSet<(u32, NodeId)>,
 }
 
@@ -144,8 +144,8 @@ impl State {
         })
     }
 
-    /// All nodes with the number of tasks that hold resources on them, the emptiest first; then in
-    /// the order of ids.
+    /// The nodes that take tasks, with the number of tasks that hold resources on them, the emptiest
+    /// first; then in the order of ids.
     pub fn nodes_by_load(&self) -> impl Iterator<Item = (&Node, u32)> {
         self.by_load.iter().filter_map(|(tasks, id)| Some((self.node(*id)?, *tasks)))
     }
@@ -225,8 +225,13 @@ impl State {
     }
 
     pub fn tasks_of_node(&self, id: NodeId) -> impl Iterator<Item = &Task> {
+        self.tasks_of_node_from(id, TaskId(0))
+    }
+
+    /// By id, from an id on.
+    pub fn tasks_of_node_from(&self, id: NodeId, from: TaskId) -> impl Iterator<Item = &Task> {
         self.node_tasks
-            .range((id, TaskId(0))..=(id, TaskId(u64::MAX)))
+            .range((id, from)..=(id, TaskId(u64::MAX)))
             .filter_map(|(_, task)| self.task(*task))
     }
 
@@ -268,7 +273,12 @@ impl State {
         } else if !self.down.is_empty() {
             self.down.remove(&node.id);
         }
-        self.by_load.insert((self.usage(node.id).tasks, node.id));
+        let load = (self.usage(node.id).tasks, node.id);
+        if unusable(node).is_none() {
+            self.by_load.insert(load);
+        } else {
+            self.by_load.remove(&load);
+        }
     }
 
     pub(crate) fn remove_node(&mut self, id: NodeId) {
@@ -370,7 +380,7 @@ impl State {
         if *usage == Usage::default() {
             self.usage.remove(&node);
         }
-        // A node that was removed may still have tasks, and is no place for others.
+        // A node that takes no tasks, or was removed, may still have some.
         if before != after && self.by_load.remove(&(before, node)).is_some() {
             self.by_load.insert((after, node));
         }

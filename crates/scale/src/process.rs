@@ -12,7 +12,8 @@ pub struct Usage {
     pub cpu_s: f64,
     pub rss_bytes: u64,
     pub peak_rss_bytes: u64,
-    /// What the kernel wrote to disk for it so far: log and snapshots, in whole pages, room made in advance included.
+    /// What the kernel wrote to disk for it so far: log and snapshots, in whole pages, room made in
+    /// advance included.
     pub disk_bytes: u64,
 }
 

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::task::{AbortHandle, JoinError, JoinHandle, JoinSet};
+use tokio::time::Sleep;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_stream::Stream;
@@ -130,7 +131,7 @@ impl TlsServer {
                 None => return Err(AcceptError::Subject),
             }
         }
-        Ok(TlsConn { tls, info: PeerInfo { addr, peer }, _place: None })
+        Ok(TlsConn { tls, info: PeerInfo { addr, peer }, _place: None, end: None })
     }
 }
 
@@ -177,6 +178,8 @@ pub struct TlsConn {
     tls: TlsStream<Socket>,
     info: PeerInfo,
     _place: Option<OwnedSemaphorePermit>,
+    /// From then on it breaks.
+    end: Option<Pin<Box<Sleep>>>,
 }
 
 impl TlsConn {
@@ -187,6 +190,12 @@ impl TlsConn {
     /// Keeps a place among a bounded number of connections for as long as this one is open.
     pub fn holding(mut self, place: OwnedSemaphorePermit) -> Self {
         self._place = Some(place);
+        self
+    }
+
+    /// Breaks after so long, whatever goes on: reads fail.
+    pub fn breaking_after(mut self, stay: Duration) -> Self {
+        self.end = Some(Box::pin(tokio::time::sleep(stay)));
         self
     }
 }
@@ -205,6 +214,9 @@ impl AsyncRead for TlsConn {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.end.as_mut().is_some_and(|end| end.as_mut().poll(cx).is_ready()) {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
         Pin::new(&mut self.tls).poll_read(cx, buf)
     }
 }

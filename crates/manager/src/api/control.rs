@@ -132,7 +132,7 @@ impl Control for ControlService {
         };
         let tasks: Box<dyn Iterator<Item = &Task> + Send> = match (request.service.as_str(), node) {
             ("", None) => Box::new(state.tasks_after(after)),
-            ("", Some(node)) => Box::new(state.tasks_of_node(node)),
+            ("", Some(node)) => Box::new(state.tasks_of_node_from(node, after)),
             (text, _) => {
                 let service = lookup::service(state, text)?.id;
                 let mut tasks: Vec<&Task> = state.tasks_of_service(service).collect();

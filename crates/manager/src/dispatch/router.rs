@@ -21,7 +21,7 @@ use crate::context::Context;
 /// together, the longer the more sessions there are: this much for each. With a few workers that is
 /// nothing; with 2,000 on this manager 60 ms.
 const ENDPOINTS_PAUSE: Duration = Duration::from_micros(30);
-/// Backends that come, and tasks that go, in one message.
+/// Services that come or go, backends that come, and tasks that go, in one message: some 200 KB.
 const ENTRIES_MAX: usize = 2000;
 
 /// Routes for as long as the manager runs; its end takes the sessions with it.
@@ -173,8 +173,16 @@ fn parts(
     let blank =
         || pb::Endpoints { version, full, more: true, services: Vec::new(), gone: Vec::new() };
     let mut messages = Vec::new();
-    let mut message = pb::Endpoints { gone, ..blank() };
-    let mut held = message.gone.len();
+    let mut message = blank();
+    let mut held = 0;
+    for id in gone {
+        if held >= ENTRIES_MAX {
+            messages.push(std::mem::replace(&mut message, blank()));
+            held = 0;
+        }
+        message.gone.push(id);
+        held += 1;
+    }
     for mut service in services {
         let mut backends = std::mem::take(&mut service.backends).into_iter().peekable();
         let mut gone = std::mem::take(&mut service.gone).into_iter().peekable();
@@ -183,11 +191,13 @@ fn parts(
                 messages.push(std::mem::replace(&mut message, blank()));
                 held = 0;
             }
+            // The service itself is an entry.
+            held += 1;
             let mut part = service.clone();
             part.backends.extend(backends.by_ref().take(ENTRIES_MAX - held));
             held += part.backends.len();
-            part.gone.extend(gone.by_ref().take(ENTRIES_MAX.saturating_sub(held)));
-            held += part.gone.len() + 1;
+            part.gone.extend(gone.by_ref().take(ENTRIES_MAX - held));
+            held += part.gone.len();
             message.services.push(part);
             if backends.peek().is_none() && gone.peek().is_none() {
                 break;

@@ -100,7 +100,7 @@ impl RaftNode {
                 };
                 let member = pb::Member { id: id.0, address: address.to_owned() };
                 let request = pb::AddManagerRequest { to: to.0, member: Some(member), learner };
-                let mut client = self.urgent_client(&at)?;
+                let mut client = self.leader_client(&at)?;
                 self.change_there(client.add_manager(request)).await
             })
             .await;
@@ -113,7 +113,7 @@ impl RaftNode {
             .with_leader(self.timing().majority, |leader| async move {
                 let Some((to, at)) = leader else { return self.remove_manager_here(id).await };
                 let request = pb::RemoveManagerRequest { to: to.0, id: id.0 };
-                let mut client = self.urgent_client(&at)?;
+                let mut client = self.leader_client(&at)?;
                 self.change_there(client.remove_manager(request)).await
             })
             .await;

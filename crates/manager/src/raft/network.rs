@@ -1,7 +1,8 @@
 //! The client side of the protocol: what openraft sends to another manager.
 //!
 //! Entries go over one long, pipelined stream a follower; heartbeats and votes go over a connection
-//! of their own, so that a large batch or a snapshot never delays them.
+//! of their own, so that a large batch or a snapshot never delays them. What a manager asks the leader
+//! for on behalf of others goes over a third (`propose`, `read`).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -31,8 +32,9 @@ use super::understood::Understood;
 
 /// A stream must open, and an append be answered, within this; otherwise the connection is dead.
 const STALL: Duration = Duration::from_secs(3);
-/// Pause after a stream that did not open. Openraft asks for the next one at once, and a manager whose
-/// own certificate is not valid, or whose peer refuses connections, would do nothing else.
+/// Pause after a stream that did not open. Openraft's own back-off is in the stream of requests, which is
+/// not polled then: it asks for the next stream at once, and a manager whose own certificate is not
+/// valid, or whose peer refuses connections, would do nothing else.
 const REOPEN_PAUSE: Duration = Duration::from_millis(50);
 /// Bytes of a snapshot in one message.
 const CHUNK: u64 = 1 << 20;

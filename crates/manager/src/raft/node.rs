@@ -171,7 +171,7 @@ impl RaftNode {
             Threads::Callers => None,
         };
         let handle = runtime.as_ref().map_or_else(Handle::current, |own| own.handle().clone());
-        let peers = Peers::new(connector);
+        let peers = Peers::new(connector, handle.clone());
         let understood = Understood::new(commands);
         let network = Network { peers: peers.clone(), understood: understood.clone() };
         let store = LogStore(log.clone());
@@ -374,8 +374,8 @@ impl RaftNode {
         self.inner.config.timing
     }
 
-    pub(crate) fn urgent_client(&self, address: &str) -> Result<RaftClient<Channel>, Failure> {
-        let client = self.peers().client(address, Lane::Urgent);
+    pub(crate) fn leader_client(&self, address: &str) -> Result<RaftClient<Channel>, Failure> {
+        let client = self.peers().client(address, Lane::Forwarded);
         client.map_err(|error| {
             Failure::NotDone(format!("cannot reach the leader at {address}: {error}"))
         })

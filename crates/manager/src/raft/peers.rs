@@ -6,6 +6,7 @@ use std::error::Error;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cluster_pb::raft::v1::raft_client::RaftClient;
+use tokio::runtime::Handle;
 use tonic::transport::Channel;
 
 /// Makes a channel to a manager's address. It must not block: a channel that connects when first
@@ -23,8 +24,11 @@ const PATIENCE: u32 = 8;
 /// Traffic that must not wait for other traffic has a connection of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Lane {
-    /// Heartbeats, votes and short calls.
+    /// Heartbeats and votes.
     Urgent,
+    /// What others ask the leader for through this manager. There may be much of it, and who gives it
+    /// up must not give up the votes.
+    Forwarded,
     /// Entries and snapshots.
     Bulk,
 }
@@ -38,12 +42,15 @@ struct Link {
 #[derive(Clone)]
 pub(crate) struct Peers {
     connector: Connector,
+    /// Whose threads the connections live on, whoever asks for them first: a user's request comes on
+    /// threads that step back for others.
+    runtime: Handle,
     links: Arc<Mutex<BTreeMap<(String, Lane), Link>>>,
 }
 
 impl Peers {
-    pub(crate) fn new(connector: Connector) -> Self {
-        Self { connector, links: Arc::default() }
+    pub(crate) fn new(connector: Connector, runtime: Handle) -> Self {
+        Self { connector, runtime, links: Arc::default() }
     }
 
     fn links(&self) -> MutexGuard<'_, BTreeMap<(String, Lane), Link>> {
@@ -61,6 +68,7 @@ impl Peers {
         let channel = match links.get(&key) {
             Some(link) => link.channel.clone(),
             None => {
+                let _there = self.runtime.enter();
                 let channel = (self.connector)(address)?;
                 links.insert(key, Link { channel: channel.clone(), unanswered: 0 });
                 channel

@@ -306,7 +306,7 @@ impl RaftNode {
         use pb::propose_response::Outcome;
         let patience = self.timing().majority;
         let timeout_ms = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
-        let mut client = self.urgent_client(address)?;
+        let mut client = self.leader_client(address)?;
         let asking = client.propose(pb::ProposeRequest { to: to.0, body, timeout_ms });
         let answer = tokio::select! {
             answer = tokio::time::timeout(patience + PAUSE * 4, asking) => answer.ok(),
@@ -317,7 +317,7 @@ impl RaftNode {
             Some(Ok(answer)) => answer.into_inner().outcome,
             Some(Err(status)) => return Err(call_failure(&status)),
             None => {
-                self.peers().give_up(address, Lane::Urgent);
+                self.peers().give_up(address, Lane::Forwarded);
                 return Err(Failure::Unknown("the leader did not answer in time".into()));
             }
         };

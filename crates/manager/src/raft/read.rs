@@ -79,7 +79,7 @@ impl RaftNode {
         use pb::read_index_response::Outcome;
         let patience = self.timing().majority;
         let timeout_ms = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
-        let mut client = self.urgent_client(address)?;
+        let mut client = self.leader_client(address)?;
         let asking = client.read_index(pb::ReadIndexRequest { to: to.0, timeout_ms });
         // Reading twice does no harm, so silence is answered by asking again.
         match tokio::time::timeout(self.timing().election_max * 2, asking).await {
@@ -91,7 +91,7 @@ impl RaftNode {
             },
             Ok(Err(_)) => Err(Failure::NotLeader(None)),
             Err(_) => {
-                self.peers().give_up(address, Lane::Urgent);
+                self.peers().give_up(address, Lane::Forwarded);
                 Err(Failure::NotLeader(None))
             }
         }

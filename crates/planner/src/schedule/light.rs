@@ -1,6 +1,8 @@
 //! A node for a task without a look at all of them: nodes are known by how many tasks they have, so the
 //! best for a task with no special wishes is mostly the first or one of the first. It finds the node
 //! that a ranking of all would find, or none; debug builds compare.
+//!
+//! Once a group of a pass needed all nodes, the groups after it have them, too.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -19,8 +21,9 @@ use super::{Group, Placer};
 const TASKS_MAX: usize = 16;
 /// So does it for services that are on many nodes already.
 const REPLICAS_MAX: u32 = 128;
-/// Nodes looked at for one task. Where so many do not do, all have to be ranked.
-const LOOKS_MAX: usize = 256;
+/// Nodes looked at for one task. Where so many do not do, all have to be ranked. Few in debug builds, so
+/// that the small clusters of tests come to that end, too.
+const LOOKS_MAX: usize = if cfg!(debug_assertions) { 3 } else { 256 };
 
 /// Only the number of tasks tells the group's good nodes from its better ones.
 pub(super) fn suits(state: &State, group: &Group<'_>) -> bool {
@@ -37,6 +40,13 @@ pub(super) fn suits(state: &State, group: &Group<'_>) -> bool {
 
 /// The nodes that have tasks of the service, with how many.
 type Crowd = BTreeMap<NodeId, u32>;
+
+enum First {
+    Is(NodeId),
+    None,
+    /// It takes too many looks to tell.
+    TooFar,
+}
 
 impl<'a> Placer<'a> {
     /// Places the first tasks of a group; answers how many. The next one, if there is one, needs a look
@@ -79,23 +89,25 @@ impl<'a> Placer<'a> {
             () if last(node) => Verdict::Pass,
             () if failed.contains(&node) => Verdict::Reluctantly,
             () => Verdict::Take,
-        })?;
-        if found.is_some() || rejected.is_empty() && past.failing.is_empty() {
-            return found;
+        });
+        match found {
+            First::Is(node) => return Some(node),
+            First::TooFar => return None,
+            First::None if rejected.is_empty() && past.failing.is_empty() => return None,
+            First::None => {}
         }
-        self.first(group, crowd, |node| match failed.contains(&node) {
+        let found = self.first(group, crowd, |node| match failed.contains(&node) {
             true => Verdict::Reluctantly,
             false => Verdict::Take,
-        })?
+        });
+        match found {
+            First::Is(node) => Some(node),
+            First::TooFar | First::None => None,
+        }
     }
 
-    /// The first node with room that is taken; none if it takes too many looks to tell.
-    fn first(
-        &self,
-        group: &Group<'a>,
-        crowd: &Crowd,
-        ask: impl Fn(NodeId) -> Verdict,
-    ) -> Option<Option<NodeId>> {
+    /// The first node with room that is taken.
+    fn first(&self, group: &Group<'a>, crowd: &Crowd, ask: impl Fn(NodeId) -> Verdict) -> First {
         let state = &*self.state;
         let takes = |node: &Node| {
             let candidate = Candidate::new(node, state.usage(node.id));
@@ -110,20 +122,27 @@ impl<'a> Placer<'a> {
             (!cut.get()).then_some((node, 0, tasks))
         });
         let without = near.filter(|(node, ..)| !crowd.contains_key(&node.id));
-        // Of a larger cluster the walk is cut before it comes to these.
-        let small = state.node_count() <= LOOKS_MAX;
-        let known = crowd
-            .iter()
-            .filter(|_| small)
-            .filter_map(|(id, has)| Some((state.node(*id)?, *has, state.usage(*id).tasks)));
-        let mut with: Vec<(&Node, u32, u32)> = known.collect();
-        with.sort_unstable_by_key(|(node, has, tasks)| (*has, *tasks, node.id));
+        // Needed only where the walk came to its end.
+        let with = || {
+            let known = crowd
+                .iter()
+                .filter(|_| !cut.get())
+                .filter_map(|(id, has)| Some((state.node(*id)?, *has, state.usage(*id).tasks)));
+            let mut with: Vec<(&Node, u32, u32)> = known.collect();
+            with.sort_unstable_by_key(|(node, has, tasks)| (*has, *tasks, node.id));
+            with
+        };
+        let with = std::iter::once_with(with).flatten();
         let best_first = without
             .chain(with)
             .filter(|(node, ..)| takes(node))
             .map(|(node, has, tasks)| (Score::spread(has, tasks), node.id));
         let found = choose(best_first, &mut Vec::new(), ask);
-        (!cut.get()).then_some(found.map(|(_, node)| node))
+        match found {
+            _ if cut.get() => First::TooFar,
+            Some((_, node)) => First::Is(node),
+            None => First::None,
+        }
     }
 
     /// A ranking of all nodes comes to the same.

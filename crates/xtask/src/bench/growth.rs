@@ -14,8 +14,8 @@ const PLOTS: &str = "docs/plots";
 pub(super) struct Args {
     /// Only groups whose name contains this
     only: Option<String>,
-    /// Keep the plots in docs/plots
-    #[arg(long)]
+    /// Keep the plots of all groups in docs/plots
+    #[arg(long, conflicts_with = "only")]
     update: bool,
 }
 
