@@ -33,6 +33,10 @@ pub struct State {
     unassigned: OrdSet<TaskId>,
     service_names: OrdMap<String, ServiceId>,
     ports: OrdMap<u16, ServiceId>,
+    /// Ports that services open on the nodes of their tasks.
+    host_ports: OrdSet<(u16, ServiceId)>,
+    /// Jobs by the scheduled service that launched them, removed ones that still end included.
+    children: OrdSet<(ServiceId, ServiceId)>,
     node_names: OrdMap<String, NodeId>,
     /// Nodes that are down: mostly none, so that to ask it for every task costs nothing.
     down: OrdSet<NodeId>,
@@ -187,6 +191,19 @@ impl State {
         self.ports.get(&port).copied()
     }
 
+    /// A service other than this one that opens the port on the nodes of its tasks.
+    pub fn host_port_owner(&self, port: u16, except: ServiceId) -> Option<&Service> {
+        let owners = self.host_ports.range((port, ServiceId(0))..=(port, ServiceId(u64::MAX)));
+        let other = owners.map(|(_, id)| *id).find(|id| *id != except)?;
+        self.service(other)
+    }
+
+    /// The jobs that a scheduled service launched, removed ones whose tasks still end included.
+    pub fn children(&self, parent: ServiceId) -> impl Iterator<Item = &Service> {
+        let children = (parent, ServiceId(0))..=(parent, ServiceId(u64::MAX));
+        self.children.range(children).filter_map(|(_, id)| self.service(*id))
+    }
+
     pub fn task(&self, id: TaskId) -> Option<&Task> {
         self.tables.tasks.get(&id).map(Arc::as_ref)
     }
@@ -297,9 +314,12 @@ impl State {
     }
 
     fn index_service(&mut self, service: &Service) {
+        self.children.extend(service.parent.map(|parent| (parent, service.id)));
         if service.removed {
             return;
         }
+        let host_ports = service.spec.task.host_ports.iter();
+        self.host_ports.extend(host_ports.map(|port| (port.published, service.id)));
         self.service_names.insert(service.spec.name.clone(), service.id);
         for port in &service.ports {
             self.ports.insert(port.published, service.id);
@@ -313,8 +333,14 @@ impl State {
 
     fn unindex_service(&mut self, id: ServiceId) {
         let Some(old) = self.tables.services.get(&id) else { return };
+        if let Some(parent) = old.parent {
+            self.children.remove(&(parent, id));
+        }
         if old.removed {
             return;
+        }
+        for port in &old.spec.task.host_ports {
+            self.host_ports.remove(&(port.published, id));
         }
         self.service_names.remove(&old.spec.name);
         for port in &old.ports {

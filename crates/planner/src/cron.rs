@@ -28,11 +28,8 @@ pub(crate) fn plan(view: &View<'_>, steps: &mut Steps) {
             return;
         }
     };
-    let mut children: Vec<&Service> = view
-        .state
-        .services()
-        .filter(|child| child.parent == Some(service.id) && !child.removed)
-        .collect();
+    let mut children: Vec<&Service> =
+        view.state.children(service.id).filter(|child| !child.removed).collect();
     children.sort_unstable_by_key(|child| Reverse((child.created_at_ms, child.id)));
     forget(&children, schedule, steps);
     let due = calendar.last_until(view.now_ms).filter(|at_ms| *at_ms > service.last_launch_ms);

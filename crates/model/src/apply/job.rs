@@ -215,8 +215,8 @@ impl Step<'_> {
     pub(super) fn remove_children(&mut self, parent: ServiceId) {
         let children: Vec<ServiceId> = self
             .state
-            .services()
-            .filter(|service| service.parent == Some(parent) && !service.removed)
+            .children(parent)
+            .filter(|service| !service.removed)
             .map(|service| service.id)
             .collect();
         for child in children {

@@ -240,18 +240,6 @@ impl Step<'_> {
         self.state.put_service(Arc::new(service));
     }
 
-    /// Ports that other services open on their tasks' nodes: no worker can listen there too.
-    fn host_ports(&self, except: ServiceId) -> BTreeMap<u16, &str> {
-        self.state
-            .services()
-            .filter(|service| service.id != except && !service.removed)
-            .flat_map(|service| {
-                let ports = service.spec.task.host_ports.iter();
-                ports.map(|port| (port.published, service.spec.name.as_str()))
-            })
-            .collect()
-    }
-
     /// The ports a spec gets: fixed ones as asked unless another service holds them; for the others
     /// the one this service had for the same target, else the lowest free one.
     fn allocate_ports(
@@ -270,12 +258,13 @@ impl Step<'_> {
                 });
             }
         }
-        let on_hosts = self.host_ports(id);
+        // No worker can listen where a task of its node does.
+        let on_hosts = |port: u16| self.state.host_port_owner(port, id);
         for wanted in spec.ports.iter().filter(|port| port.published != 0) {
-            if let Some(service) = on_hosts.get(&wanted.published) {
+            if let Some(owner) = on_hosts(wanted.published) {
                 return Err(Refusal::PortTaken {
                     port: wanted.published,
-                    service: (*service).to_owned(),
+                    service: owner.spec.name.clone(),
                 });
             }
             let owner = self.state.port_owner(wanted.published).filter(|owner| *owner != id);
@@ -290,7 +279,7 @@ impl Step<'_> {
         for wanted in spec.ports.iter().filter(|port| port.published == 0) {
             let free = |port: &u16| {
                 !ports.iter().any(|taken| taken.published == *port)
-                    && !on_hosts.contains_key(port)
+                    && on_hosts(*port).is_none()
                     && self.state.port_owner(*port).is_none_or(|owner| owner == id)
             };
             let kept = held.iter().find(|port| {
