@@ -104,6 +104,10 @@ impl Drop for Inner {
 
 /// Until a snapshot that was asked for has surely begun.
 const SNAPSHOT_PAUSE: Duration = Duration::from_secs(1);
+/// Of the bytes that make a snapshot in any case, the part that makes one when nothing more comes.
+const PART_AT_REST: u64 = 16;
+/// Without a command for so long, nothing more comes.
+const REST: Duration = Duration::from_secs(3);
 
 /// What `cluster info` shows of consensus.
 #[derive(Debug, Clone)]
@@ -402,9 +406,24 @@ pub(super) fn lock_folder(dir: &Path) -> Result<Flock<File>, StorageError> {
     }
 }
 
-/// Asks for a snapshot whenever a restart would have to repeat much.
+/// Asks for a snapshot whenever a restart would have to repeat much: after `limit` bytes of commands, or
+/// after a part of that once nothing more comes. The log of a burst may be longer than the state that it
+/// led to, and takes longer to repeat than the state takes to read.
 async fn save_what_is_long(raft: Raft, mut unsaved: watch::Receiver<u64>, limit: u64) {
-    while unsaved.wait_for(|bytes| *bytes >= limit).await.is_ok() {
+    let worth_it = limit / PART_AT_REST;
+    loop {
+        let bytes = match unsaved.wait_for(|bytes| *bytes >= worth_it).await {
+            Ok(bytes) => *bytes,
+            Err(_) => return,
+        };
+        if bytes < limit
+            && let Ok(more) = tokio::time::timeout(REST, unsaved.changed()).await
+        {
+            match more {
+                Ok(()) => continue,
+                Err(_) => return,
+            }
+        }
         // It fails only when consensus ended.
         if raft.trigger().snapshot().await.is_err() {
             return;

@@ -225,6 +225,19 @@ async fn few_large_commands_make_a_snapshot_too() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_burst_is_saved_once_it_is_over() {
+    // Each command is some ten bytes.
+    let group = Group::start(1, |config| config.snapshot_bytes = 16_000).await;
+    let leader = group.leader().await;
+    let node = group.managers[leader].node();
+    for number in 1000..1200 {
+        node.propose(write(number)).await.unwrap();
+    }
+    let all = || node.status().snapshot.filter(|index| *index >= 200);
+    within(Duration::from_secs(20), all).await.expect("no snapshot of all was made");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn without_a_majority_calls_fail_in_time_and_say_why() {
     let mut group = Group::start(3, as_is).await;
     let leader = group.leader().await;
