@@ -7,7 +7,7 @@
 
 pub(crate) mod client;
 pub(crate) mod connect_error;
-mod gate;
+pub(crate) mod gate;
 pub(crate) mod pinned;
 pub(crate) mod server;
 #[cfg(test)]

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use cluster_identity::net::Listener;
 use cluster_identity::{
-    Protocol, Role, TlsConn, TlsIdentity, TlsIncoming, TlsServer, serve_tls_until,
+    LogGate, Protocol, Role, TlsConn, TlsIdentity, TlsIncoming, TlsServer, serve_tls_until,
 };
 use cluster_pb::ca::v1::ca_server::CaServer;
 use cluster_pb::control::v1::control_server::ControlServer;
@@ -43,16 +43,14 @@ const KEEPALIVE_PERIOD: Duration = Duration::from_secs(4);
 /// Bytes a client may send on one stream before they are read: idle sessions stay small.
 const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
-/// Connections of users that are open at once, about 100 KiB each, and never more than a quarter of the
-/// files that the process may open: workers, managers and the log need theirs.
+/// Connections of users that are open at once, and never more than a quarter of the files that the
+/// process may open: workers, managers and the log need theirs. One beyond is closed at once.
 const USERS_MAX: usize = 4096;
 /// The same for strangers, who want a certificate (a joining machine, or one whose certificate expired),
 /// and for nodes that were removed and have yet to hear it.
 const STRANGERS_MAX: usize = 256;
 /// After so long a stranger's connection breaks: each asks one question.
 const STRANGER_STAYS: Duration = Duration::from_secs(30);
-/// A connection beyond a bound is closed at once, and one line tells of all that were within so long.
-const TELL_PERIOD: Duration = Duration::from_secs(10);
 /// Connections of workers and managers that wait to be picked up.
 const MEMBERS_WAITING: usize = 64;
 
@@ -102,9 +100,8 @@ struct Usher {
     users: mpsc::Sender<TlsConn>,
     users_room: Arc<Semaphore>,
     strangers_room: Arc<Semaphore>,
-    /// Connections closed for want of room, since that was last told.
-    closed: u64,
-    told: Option<Instant>,
+    /// A flood must not become one of log lines.
+    told: LogGate,
 }
 
 impl Usher {
@@ -117,8 +114,8 @@ impl Usher {
     ) -> Self {
         let users_room = Arc::new(Semaphore::new(users_max));
         let strangers_room = Arc::new(Semaphore::new(strangers_max));
-        let (closed, told) = (0, None);
-        Self { identity, members, users, users_room, strangers_room, closed, told }
+        let told = LogGate::default();
+        Self { identity, members, users, users_room, strangers_room, told }
     }
 
     /// When no more come it waits: a door that saw the end of its connections would take it for the end
@@ -146,12 +143,9 @@ impl Usher {
             let _ = self.users.try_send(connection.holding(place));
             return;
         }
-        self.closed += 1;
-        let now = Instant::now();
-        if self.told.is_none_or(|told| now.duration_since(told) >= TELL_PERIOD) {
-            let (addr, closed) = (connection.info().addr, self.closed);
-            tracing::warn!(%addr, closed, "too many connections of users: closed the newest");
-            (self.closed, self.told) = (0, Some(now));
+        if let Some(suppressed) = self.told.pass(Instant::now()) {
+            let addr = connection.info().addr;
+            tracing::warn!(%addr, suppressed, "too many connections of users: closed the newest");
         }
     }
 }

@@ -5,15 +5,15 @@ use std::time::{Duration, Instant};
 const WINDOW: Duration = Duration::from_secs(10);
 
 /// Lets one line through a window and counts the others.
-#[derive(Default)]
-pub(crate) struct LogGate {
+#[derive(Debug, Default)]
+pub struct LogGate {
     last: Option<Instant>,
     suppressed: u64,
 }
 
 impl LogGate {
     /// `Some(how many were held back since the last line)` when this line may be written.
-    pub(crate) fn pass(&mut self, now: Instant) -> Option<u64> {
+    pub fn pass(&mut self, now: Instant) -> Option<u64> {
         if self.last.is_some_and(|last| now.duration_since(last) < WINDOW) {
             self.suppressed += 1;
             return None;

@@ -21,7 +21,7 @@ use crate::context::Context;
 /// together, the longer the more sessions there are: this much for each. With a few workers that is
 /// nothing; with 2,000 on this manager 60 ms.
 const ENDPOINTS_PAUSE: Duration = Duration::from_micros(30);
-/// Services that come or go, backends that come, and tasks that go, in one message: some 200 KB.
+/// Services that come or go, backends that come, and tasks that go, in one message: below 200 KB.
 const ENTRIES_MAX: usize = 2000;
 
 /// Routes for as long as the manager runs; its end takes the sessions with it.

@@ -87,7 +87,7 @@ pub fn run_apart(program: &Path, options: Options) -> anyhow::Result<Report> {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit());
     let child = command.spawn().context("starting a run")?;
     let process = Pid::from_raw(child.id().try_into().context("a process has a small number")?);
-    let (ended, end) = mpsc::channel();
+    let (ended, end) = mpsc::sync_channel(1);
     std::thread::spawn(move || ended.send(child.wait_with_output()));
     let ran = match end.recv_timeout(RUN_MAX) {
         Ok(ran) => ran.context("waiting for a run")?,
