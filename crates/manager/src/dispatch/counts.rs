@@ -7,13 +7,20 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Mutex;
 
-use cluster_model::{Changes, Service, ServiceId, State};
+use cluster_model::{Changes, NodeId, Service, ServiceId, State};
 use cluster_wire::object::{self, Counts};
 
 use super::table::lock;
 
-#[derive(Default)]
-pub struct KeptCounts(Mutex<Kept>);
+/// Tasks that are looked at to find which services a change concerns. Beyond that all are taken to be
+/// concerned: so it is when a manager starts, or has got a snapshot.
+const TASKS_MAX: usize = 50_000;
+
+pub struct KeptCounts {
+    kept: Mutex<Kept>,
+    /// Beyond so many tasks all services are taken to be concerned by a change.
+    tasks_max: usize,
+}
 
 #[derive(Default)]
 struct Kept {
@@ -21,6 +28,8 @@ struct Kept {
     state: State,
     /// Counts the changes that the router saw.
     moment: u64,
+    /// The moment of the last change of so much that all services count as changed.
+    all: u64,
     services: HashMap<ServiceId, Entry>,
 }
 
@@ -31,14 +40,30 @@ struct Entry {
     changed: u64,
 }
 
+impl Default for KeptCounts {
+    fn default() -> Self {
+        Self::bounded(TASKS_MAX)
+    }
+}
+
 impl KeptCounts {
+    pub(super) fn bounded(tasks_max: usize) -> Self {
+        Self { kept: Mutex::default(), tasks_max }
+    }
+
     /// The router goes on from the state before to this one.
     pub fn follow(&self, before: &State, state: &State, changes: &Changes) {
-        let concerned = concerned(before, state, changes);
-        let mut kept = lock(&self.0);
+        let concerned = (extent(before, state, changes) <= self.tasks_max)
+            .then(|| concerned(before, state, changes));
+        let mut kept = lock(&self.kept);
         kept.moment += 1;
         kept.state = state.clone();
         let moment = kept.moment;
+        let Some(concerned) = concerned else {
+            kept.all = moment;
+            kept.services.clear();
+            return;
+        };
         for id in concerned {
             match state.service(id) {
                 Some(_) => kept.services.insert(id, Entry { counts: None, changed: moment }),
@@ -49,7 +74,7 @@ impl KeptCounts {
 
     pub fn reader<'a>(&'a self, view: &'a State) -> Reader<'a> {
         let (state, moment) = {
-            let kept = lock(&self.0);
+            let kept = lock(&self.kept);
             (kept.state.clone(), kept.moment)
         };
         let otherwise = concerned(&state, view, &view.changes(&state));
@@ -75,7 +100,7 @@ impl Reader<'_> {
         if self.otherwise.contains(&service.id) {
             return self.count(service);
         }
-        let entry = lock(&self.kept.0).services.get(&service.id).copied().unwrap_or_default();
+        let entry = lock(&self.kept.kept).services.get(&service.id).copied().unwrap_or_default();
         if let Some(counts) = entry.counts.filter(|_| entry.changed <= self.moment) {
             return counts;
         }
@@ -92,18 +117,25 @@ impl Reader<'_> {
     /// Keeps what was counted, but for services that have changed meanwhile. Answers of how many
     /// services the tasks were looked at.
     pub fn keep(self) -> usize {
-        let mut kept = lock(&self.kept.0);
+        let mut kept = lock(&self.kept.kept);
         for (id, counts) in self.found {
             if kept.state.service(id).is_none() {
                 continue;
             }
-            let entry = kept.services.entry(id).or_default();
+            let all = kept.all;
+            let entry = kept.services.entry(id).or_insert(Entry { counts: None, changed: all });
             if entry.changed <= self.moment {
                 entry.counts = Some(counts);
             }
         }
         self.counted
     }
+}
+
+/// Tasks that would have to be looked at.
+fn extent(old: &State, new: &State, changes: &Changes) -> usize {
+    let of_node = |node: &NodeId| old.usage(*node).tasks.max(new.usage(*node).tasks) as usize;
+    changes.tasks.len() + changes.nodes.iter().map(of_node).sum::<usize>()
 }
 
 /// Services whose counts may differ: those that changed, whose tasks did, or the nodes of their tasks.

@@ -72,9 +72,10 @@ impl Told {
         // Nothing to compare with is held longer than needed. Before the delta goes out: who begins
         // now and was too late for the delta has it in its full set.
         *lock(told) = state.clone();
-        if news {
+        // Asked after the state was put there: who begins later has it all in its full set.
+        if news && context.dispatch.endpoints.receiver_count() > 0 {
             let delta = endpoint_delta(&last, state, &state.changes(&last));
-            // Nobody listens while no session is open.
+            // Those who listened may have left since.
             let sessions = context.dispatch.endpoints.send(Arc::new(delta)).unwrap_or(0);
             self.next = now + ENDPOINTS_PAUSE * u32::try_from(sessions).unwrap_or(u32::MAX);
         }

@@ -97,22 +97,40 @@ impl Bench {
             self.managers.snapshot_bytes(victim) as f64 / f64::from(1 << 20),
             "MiB",
         );
+        let workers = self.fleet.members.len();
+        let assigned = self.fleet.ledger().assigned_count();
+        let stopped = self.fleet.ledger().stopped_count();
         self.managers.kill(victim)?;
         let begun = Instant::now();
         self.managers.start_again(victim)?;
-        loop {
+        let (mut noticed, mut answered, mut reconnected) = (false, None, None);
+        while answered.is_none() || reconnected.is_none() {
             self.managers.check()?;
+            let sessions = self.fleet.sessions();
+            noticed |= sessions < workers;
+            if noticed && sessions == workers {
+                reconnected.get_or_insert(begun.elapsed());
+            }
             let request = pb::GetServiceRequest { service: "small-0".to_owned(), stale: false };
-            if self.managers.api.of(victim).get_service(request).await.is_ok() {
-                break;
+            if answered.is_none() && self.managers.api.of(victim).get_service(request).await.is_ok()
+            {
+                answered = Some(begun.elapsed());
             }
             anyhow::ensure!(
                 begun.elapsed() < self.patience,
-                "the manager does not answer after its restart"
+                "after the restart of a manager: it answers: {}, its workers are back: {}",
+                answered.is_some(),
+                reconnected.is_some()
             );
             tokio::time::sleep(super::POLL).await;
         }
-        self.report.put("restart_s", begun.elapsed().as_secs_f64(), "s");
+        for (name, after) in [("restart_s", answered), ("reconnected_s", reconnected)] {
+            self.report.put(name, after.unwrap_or_default().as_secs_f64(), "s");
+        }
+        tokio::time::sleep(super::SETTLE).await;
+        let ledger = self.fleet.ledger();
+        let touched = ledger.assigned_count() - assigned + ledger.stopped_count() - stopped;
+        self.report.put("tasks_touched", touched as f64, "");
         let usage = self.managers.usage_of(victim)?;
         self.report.put("restart_rss_mib", usage.rss_bytes as f64 / f64::from(1 << 20), "MiB");
         Ok(())
