@@ -1,5 +1,6 @@
 //! What every daemon of ours needs and nobody wants to write twice: telemetry, a supervised tree
-//! of tasks, shutdown on signals, back-off, a lock on the data directory, durable small files.
+//! of tasks, shutdown on signals, back-off, a lock on the data directory, durable small files,
+//! options from the environment, and what is told to systemd.
 //!
 //! Nothing here knows what a cluster is. The crate depends on none of ours.
 
@@ -10,7 +11,9 @@ pub mod fsx;
 mod lock;
 mod panics;
 mod scope;
+pub mod settings;
 pub mod shutdown;
+pub mod systemd;
 pub mod telemetry;
 
 pub use backoff::Backoff;

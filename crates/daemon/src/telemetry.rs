@@ -1,8 +1,10 @@
-//! Logs: to stderr, as text for people or JSON for programs.
+//! Logs: to stderr, as text for people, JSON for programs, or text for the journal of systemd, which
+//! has the time itself and learns the level.
 
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal, Write};
 use std::str::FromStr;
 
+use tracing::{Level, Metadata};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::ParseError;
 use tracing_subscriber::fmt::MakeWriter;
@@ -14,11 +16,12 @@ pub enum LogFormat {
     #[default]
     Text,
     Json,
+    Journal,
 }
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("{text:?} is not a log format: expected text or json")]
+    #[error("{text:?} is not a log format: expected text, json or journal")]
     UnknownFormat { text: String },
     #[error("RUST_LOG={text:?} is not a log filter")]
     BadFilter {
@@ -37,6 +40,7 @@ impl FromStr for LogFormat {
         match text {
             "text" => Ok(Self::Text),
             "json" => Ok(Self::Json),
+            "journal" => Ok(Self::Journal),
             _ => Err(Error::UnknownFormat { text: text.chars().take(40).collect() }),
         }
     }
@@ -47,6 +51,7 @@ impl std::fmt::Display for LogFormat {
         f.write_str(match self {
             Self::Text => "text",
             Self::Json => "json",
+            Self::Journal => "journal",
         })
     }
 }
@@ -80,12 +85,57 @@ where
     match format {
         LogFormat::Text => Box::new(builder.finish()),
         LogFormat::Json => Box::new(builder.json().flatten_event(true).finish()),
+        LogFormat::Journal => Box::new(
+            builder.map_writer(Leveled).with_ansi(false).with_level(false).without_time().finish(),
+        ),
+    }
+}
+
+/// Puts the level in front of each line as systemd reads it: `<4>` is a warning.
+struct Leveled<M>(M);
+
+struct LeveledLine<W> {
+    writer: W,
+    level: &'static str,
+}
+
+impl<'w, M: MakeWriter<'w>> MakeWriter<'w> for Leveled<M> {
+    type Writer = LeveledLine<M::Writer>;
+
+    fn make_writer(&'w self) -> Self::Writer {
+        LeveledLine { writer: self.0.make_writer(), level: "<6>" }
+    }
+
+    fn make_writer_for(&'w self, metadata: &Metadata<'_>) -> Self::Writer {
+        let level = match *metadata.level() {
+            Level::ERROR => "<3>",
+            Level::WARN => "<4>",
+            Level::INFO => "<6>",
+            Level::DEBUG | Level::TRACE => "<7>",
+        };
+        LeveledLine { writer: self.0.make_writer_for(metadata), level }
+    }
+}
+
+impl<W: Write> Write for LeveledLine<W> {
+    /// An event comes in one piece, and its lines may be several.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut event = Vec::with_capacity(bytes.len() + self.level.len());
+        for line in bytes.split_inclusive(|byte| *byte == b'\n') {
+            event.extend_from_slice(self.level.as_bytes());
+            event.extend_from_slice(line);
+        }
+        self.writer.write_all(&event)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.writer.flush()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::io;
     use std::sync::{Arc, Mutex};
 
     use super::*;
@@ -128,8 +178,21 @@ mod tests {
     }
 
     #[test]
+    fn the_journal_learns_the_level_and_has_its_own_time() {
+        let lines = logged(LogFormat::Journal, "debug");
+        let lines: Vec<&str> = lines.lines().collect();
+        let here = "cluster_daemon::telemetry::tests";
+        assert_eq!(lines[0], format!("<6>{here}: node joined node_id=\"abc\""));
+        assert_eq!(lines[1], format!("<7>{here}: quiet"));
+    }
+
+    #[test]
     fn formats_by_name() {
-        assert_eq!("json".parse::<LogFormat>().unwrap(), LogFormat::Json);
-        assert!("xml".parse::<LogFormat>().unwrap_err().to_string().contains("text or json"));
+        for format in [LogFormat::Text, LogFormat::Json, LogFormat::Journal] {
+            assert_eq!(format.to_string().parse::<LogFormat>().unwrap(), format);
+        }
+        assert!(
+            "xml".parse::<LogFormat>().unwrap_err().to_string().contains("text, json or journal")
+        );
     }
 }
