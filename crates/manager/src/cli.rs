@@ -5,7 +5,13 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{ArgGroup, Args, Command, CommandFactory as _, FromArgMatches as _, Parser, ValueEnum};
+use clap::error::ErrorKind;
+use clap::parser::ValueSource;
+use clap::{
+    ArgGroup, ArgMatches, Args, Command, CommandFactory as _, FromArgMatches as _, Parser,
+    ValueEnum,
+};
+use cluster_daemon::settings;
 
 /// A manager: keeps the cluster's desired state and makes the workers run it.
 ///
@@ -21,35 +27,57 @@ pub struct Cli {
     pub data_dir: PathBuf,
 
     /// Address and port to listen on
-    #[arg(long, value_name = "IP:PORT", default_value = "0.0.0.0:7100")]
+    #[arg(
+        long,
+        value_name = "IP:PORT",
+        default_value = "0.0.0.0:7100",
+        env = "CLUSTER_MANAGER_LISTEN"
+    )]
     pub listen: SocketAddr,
 
     /// Address and port at which others reach this manager [default: the listen address]
-    #[arg(long, value_name = "IP:PORT")]
+    #[arg(long, value_name = "IP:PORT", env = "CLUSTER_MANAGER_ADVERTISE")]
     pub advertise: Option<SocketAddr>,
 
     /// Name of this manager [default: the host name]
-    #[arg(long)]
+    #[arg(long, env = "CLUSTER_MANAGER_NAME")]
     pub name: Option<String>,
 
     /// Start a new cluster
-    #[arg(long)]
+    #[arg(long, env = "CLUSTER_MANAGER_BOOTSTRAP")]
     pub bootstrap: bool,
 
     /// Name of the new cluster
-    #[arg(long, value_name = "NAME", default_value = "cluster", requires = "bootstrap")]
+    #[arg(
+        long,
+        value_name = "NAME",
+        default_value = "cluster",
+        env = "CLUSTER_MANAGER_CLUSTER_NAME"
+    )]
     pub cluster_name: String,
 
     /// How often workers of the new cluster speak
-    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = duration, requires = "bootstrap")]
+    #[arg(
+        long,
+        value_name = "DURATION",
+        default_value = "1s",
+        value_parser = duration,
+        env = "CLUSTER_MANAGER_HEARTBEAT_PERIOD",
+    )]
     pub heartbeat_period: Duration,
 
     /// How long a silent worker of the new cluster is believed alive
-    #[arg(long, value_name = "DURATION", default_value = "3s", value_parser = duration, requires = "bootstrap")]
+    #[arg(
+        long,
+        value_name = "DURATION",
+        default_value = "3s",
+        value_parser = duration,
+        env = "CLUSTER_MANAGER_LEASE",
+    )]
     pub lease: Duration,
 
     /// Managers of the cluster to join
-    #[arg(long, value_name = "IP:PORT", value_delimiter = ',', requires = "token")]
+    #[arg(long, value_name = "IP:PORT", value_delimiter = ',', env = "CLUSTER_MANAGER_JOIN")]
     pub join: Vec<String>,
 
     /// Join token for managers, from `clusterctl cluster token --role manager`
@@ -57,11 +85,11 @@ pub struct Cli {
     pub token: Option<String>,
 
     /// Join as a spare: hold the log and serve, but do not vote until promoted
-    #[arg(long, requires = "join")]
+    #[arg(long, requires = "join", env = "CLUSTER_MANAGER_SPARE")]
     pub spare: bool,
 
     /// Folder for scheduled snapshots [default: snapshots-scheduled in the data folder]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", env = "CLUSTER_MANAGER_SNAPSHOT_DIR")]
     pub snapshot_dir: Option<PathBuf>,
 
     /// File with the unlock key of a locked data folder; without it a locked manager waits for
@@ -70,7 +98,7 @@ pub struct Cli {
     pub unlock_key_file: Option<PathBuf>,
 
     /// Form of the log on stderr
-    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    #[arg(long, value_enum, default_value_t = LogFormat::Text, env = "CLUSTER_MANAGER_LOG_FORMAT")]
     pub log_format: LogFormat,
 }
 
@@ -149,19 +177,48 @@ impl Program {
     pub fn parse_from<T: Into<OsString> + Clone>(
         words: impl IntoIterator<Item = T>,
     ) -> Result<Self, clap::Error> {
-        let matches = Self::command().try_get_matches_from(words)?;
+        let matches = settings::from_environment(Self::command()).try_get_matches_from(words)?;
         match matches.subcommand() {
             Some(("recover", matches)) => Recover::from_arg_matches(matches).map(Self::Recover),
             Some(("unlock", matches)) => Unlock::from_arg_matches(matches).map(Self::Unlock),
-            _ => Cli::from_arg_matches(&matches).map(Box::new).map(Self::Run),
+            _ => {
+                written_for_nothing(&matches)?;
+                Cli::from_arg_matches(&matches).map(Box::new).map(Self::Run)
+            }
         }
     }
+}
+
+/// Whoever writes an option of a new cluster, and starts none, is mistaken. Variables may stand in a
+/// file for ever: that of a token is taken away once it was used.
+fn written_for_nothing(matches: &ArgMatches) -> Result<(), clap::Error> {
+    let written = |id: &str| matches.value_source(id) == Some(ValueSource::CommandLine);
+    let missing = |option: &str, needed: &str| {
+        let problem = format!("--{option} needs --{needed}");
+        Program::command().error(ErrorKind::MissingRequiredArgument, problem)
+    };
+    if !matches.get_flag("bootstrap") {
+        let options = [
+            ("cluster_name", "cluster-name"),
+            ("heartbeat_period", "heartbeat-period"),
+            ("lease", "lease"),
+        ];
+        if let Some((_, option)) = options.iter().find(|(id, _)| written(id)) {
+            return Err(missing(option, "bootstrap"));
+        }
+    }
+    if written("join") && !matches.contains_id("token") {
+        return Err(missing("join", "token"));
+    }
+    Ok(())
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
     Text,
     Json,
+    /// Text for the journal of systemd
+    Journal,
 }
 
 /// `3s`, `500ms`, `1m`.
@@ -254,11 +311,21 @@ mod tests {
     }
 
     #[test]
+    fn every_option_has_its_variable() {
+        let others =
+            [("token", "CLUSTER_JOIN_TOKEN"), ("unlock-key-file", "CLUSTER_UNLOCK_KEY_FILE")];
+        let unnamed = settings::unnamed(&Program::command(), "CLUSTER_MANAGER", &others);
+        assert_eq!(unnamed, Vec::<String>::new());
+    }
+
+    #[test]
     fn bootstrap_and_join_exclude_each_other() {
         let parse = |args: &[&str]| {
-            Cli::try_parse_from([&["cluster-manager", "--data-dir", "d"], args].concat())
+            Program::parse_from([&["cluster-manager", "--data-dir", "d"], args].concat())
         };
         assert!(parse(&["--bootstrap"]).is_ok());
+        assert!(parse(&["--lease", "5s"]).is_err(), "of what cluster?");
+        assert!(parse(&["--bootstrap", "--lease", "5s"]).is_ok());
         assert!(parse(&["--join", "10.0.0.1:7100"]).is_err(), "a token is needed");
         assert!(parse(&["--bootstrap", "--join", "10.0.0.1:7100", "--token", "t"]).is_err());
     }

@@ -25,7 +25,10 @@ const PAUSE: Duration = Duration::from_millis(500);
 
 /// Asks the managers in turn for a certificate and stores it.
 pub async fn certificate(cli: &Cli, name: &str, net: &Net) -> anyhow::Result<Identity> {
-    let text = cli.token.as_deref().unwrap_or_default();
+    let text = cli.token.as_deref().context(
+        "--token (or CLUSTER_JOIN_TOKEN) is needed to join: get one with `clusterctl cluster token \
+         --role manager`",
+    )?;
     let token: JoinToken = text.parse().context("--token is not a join token")?;
     if token.role != Role::Manager {
         bail!(

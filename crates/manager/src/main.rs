@@ -31,6 +31,7 @@ fn run(cli: Cli) -> ExitCode {
     let format = match cli.log_format {
         LogFormat::Text => telemetry::LogFormat::Text,
         LogFormat::Json => telemetry::LogFormat::Json,
+        LogFormat::Journal => telemetry::LogFormat::Journal,
     };
     if let Err(error) = telemetry::init(format, "info,openraft=error") {
         return fail(&error.into());

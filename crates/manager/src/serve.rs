@@ -1,15 +1,16 @@
 //! A manager's life: find out who it is, start consensus, serve, stop.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use cluster_daemon::{Backoff, DataDirLock, OnError, Scope, shutdown};
+use cluster_daemon::{Backoff, DataDirLock, OnError, Scope, shutdown, systemd};
 use cluster_identity::{ChannelOptions, Identity, Role, TlsClient, TlsIdentity, connect_lazy};
 use cluster_model::Command;
 use cluster_pb::peer::v1::JoinGroupRequest;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::cli::Cli;
 use crate::clock::ClusterClock;
@@ -38,14 +39,21 @@ pub async fn run(cli: Cli, host: Host) -> anyhow::Result<()> {
     cli.check().map_err(|problem| anyhow::anyhow!("{problem}"))?;
     let mut signals = shutdown::Signals::listen()?;
     let data_dir = cli.data_dir.clone();
+    systemd::status("starting");
+    let core = Arc::new(OnceLock::new());
+    // A manager that waits for its key counts as ready, so it must be watched already.
+    let _watchdog = AbortOnDropHandle::new(tokio::spawn(watchdog(core.clone())));
     // A locked manager may wait for its key for long.
     let mut manager = tokio::select! {
         started = Box::pin(Manager::start(cli, &host)) => started?,
         signal = signals.recv() => {
             tracing::info!(?signal, "stopping before the start was complete");
+            systemd::stopping("stopping");
             return Ok(());
         }
     };
+    core.get_or_init(|| manager.context.raft.clone());
+    systemd::status("becoming a member");
     let early = tokio::select! {
         taken = Box::pin(manager.take_part()) => match taken {
             Ok(()) => None,
@@ -53,14 +61,30 @@ pub async fn run(cli: Cli, host: Host) -> anyhow::Result<()> {
         },
         signal = signals.recv() => Some(signal),
     };
+    if early.is_none() {
+        systemd::ready("serving");
+    }
     manager
         .until(async {
-            match early {
+            let signal = match early {
                 Some(signal) => signal,
                 None => signals.recv().await,
-            }
+            };
+            systemd::stopping("stopping");
+            signal
         })
         .await
+}
+
+/// Alive is a manager whose own threads run and whose consensus, once there is one, answers.
+async fn watchdog(core: Arc<OnceLock<RaftNode>>) {
+    systemd::watchdog(|| async {
+        match core.get() {
+            Some(raft) => raft.answers().await,
+            None => true,
+        }
+    })
+    .await;
 }
 
 /// The end of a manager that did not become a member: in order, if it was removed before.
@@ -216,9 +240,8 @@ impl Manager {
 
 /// The machine's name.
 pub(crate) fn host_name() -> anyhow::Result<String> {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname")
-        .context("cannot read the host name; give --name")?;
-    Ok(name.trim().to_owned())
+    let name = nix::unistd::gethostname().context("cannot read the host name; give --name")?;
+    Ok(name.to_string_lossy().trim().to_owned())
 }
 
 fn name(cli: &Cli) -> anyhow::Result<String> {

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use cluster_daemon::systemd;
 use cluster_identity::UnlockKey;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
@@ -71,6 +72,8 @@ async fn wait(dir: &Path) -> anyhow::Result<KeyStore> {
         "this manager is locked and serves nothing: run `cluster-manager unlock --data-dir DIR` on \
          this machine and give it the key that `clusterctl cluster unlock-key` prints on another one"
     );
+    // Whoever started it must not wait for a person.
+    systemd::ready("locked: waiting for the unlock key, see `cluster-manager unlock`");
     let store = loop {
         let (stream, _) = listener.accept().await.context("cannot accept an unlock key")?;
         match tokio::time::timeout(PATIENCE, serve(stream, dir)).await {
@@ -83,6 +86,7 @@ async fn wait(dir: &Path) -> anyhow::Result<KeyStore> {
     // A socket that is left is removed by the next start.
     let _ = std::fs::remove_file(&path);
     tracing::info!("unlocked");
+    systemd::status("unlocked: starting");
     Ok(store)
 }
 

@@ -9,21 +9,24 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::LazyLock;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 use cluster_daemon::telemetry::{self, LogFormat};
-use cluster_daemon::{DataDirLock, LockError, build_info};
+use cluster_daemon::{DataDirLock, LockError, build_info, settings};
 use cluster_image::ImageStore;
 use cluster_model::node::Generic;
 use cluster_model::spec::Resources;
 use cluster_network::Subnet;
 
 use crate::data_dir::DataDir;
+use crate::session::Removed;
 use crate::{join, local};
 
 /// Refused: trying again the same way cannot help.
 const REFUSED: u8 = 1;
 /// Nobody answered.
 const UNREACHABLE: u8 = 3;
+/// The cluster has removed this node: another start would hear the same.
+const REMOVED: u8 = 4;
 
 static VERSION: LazyLock<String> = LazyLock::new(|| build_info().to_string());
 
@@ -53,13 +56,13 @@ enum Command {
 enum ImageCommand {
     /// Import an OCI or `docker save` archive; prints the names it has then.
     Load {
-        #[arg(long)]
+        #[arg(long, env = "CLUSTER_WORKER_DATA_DIR")]
         data_dir: PathBuf,
         archive: PathBuf,
     },
     /// List names, digests and sizes.
     Ls {
-        #[arg(long)]
+        #[arg(long, env = "CLUSTER_WORKER_DATA_DIR")]
         data_dir: PathBuf,
     },
 }
@@ -67,60 +70,97 @@ enum ImageCommand {
 #[derive(Debug, Args)]
 pub(crate) struct RunArgs {
     /// Where this node keeps everything; belongs to one worker.
-    #[arg(long)]
+    #[arg(long, env = "CLUSTER_WORKER_DATA_DIR")]
     data_dir: PathBuf,
     /// Managers to join through, HOST:PORT[,HOST:PORT…]; needed at the first start only.
-    #[arg(long, value_delimiter = ',', value_name = "HOST:PORT")]
+    #[arg(long, value_delimiter = ',', value_name = "HOST:PORT", env = "CLUSTER_WORKER_JOIN")]
     join: Vec<String>,
     /// Join token for workers; needed at the first start only.
     #[arg(long, env = "CLUSTER_JOIN_TOKEN", hide_env_values = true)]
     token: Option<String>,
     /// How long a first join is tried while no manager answers, in seconds.
-    #[arg(long, default_value_t = 30, value_name = "SECONDS")]
+    #[arg(long, default_value_t = 30, value_name = "SECONDS", env = "CLUSTER_WORKER_JOIN_TIMEOUT")]
     join_timeout: u64,
     /// Address at which other workers reach this one; by default that on the way to the managers.
-    #[arg(long, value_name = "IP")]
+    #[arg(long, value_name = "IP", env = "CLUSTER_WORKER_ADVERTISE")]
     advertise: Option<IpAddr>,
     /// Name of this node; by default the host's.
-    #[arg(long)]
+    #[arg(long, env = "CLUSTER_WORKER_NAME")]
     name: Option<String>,
-    /// Label of this node, KEY=VALUE; may be repeated.
-    #[arg(long, value_parser = label, value_name = "KEY=VALUE")]
+    /// Labels of this node, KEY=VALUE[,KEY=VALUE…]; may be repeated.
+    #[arg(
+        long,
+        value_parser = label,
+        value_name = "KEY=VALUE",
+        value_delimiter = ',',
+        env = "CLUSTER_WORKER_LABEL",
+    )]
     label: Vec<(String, String)>,
     /// What this node has of something only its owner knows: a number, or names of which each is
     /// held by one task. Tasks that reserve some find it in CLUSTER_RESOURCE_<KIND>. May be
-    /// repeated, once for each kind.
-    #[arg(long, value_parser = resources::generic, value_name = "KIND=COUNT|NAME,…")]
+    /// repeated, once for each kind; kinds in one value are separated by `;`.
+    #[arg(
+        long,
+        value_parser = resources::generic,
+        value_name = "KIND=COUNT|NAME,…",
+        value_delimiter = ';',
+        env = "CLUSTER_WORKER_GENERIC_RESOURCE",
+    )]
     generic_resource: Vec<(String, Generic)>,
     /// Kept for the machine itself, cpu=CORES,memory=BYTES: tasks are given what remains.
-    #[arg(long, value_parser = resources::reserve, value_name = "cpu=0.5,memory=256M")]
+    #[arg(
+        long,
+        value_parser = resources::reserve,
+        value_name = "cpu=0.5,memory=256M",
+        env = "CLUSTER_WORKER_SYSTEM_RESERVE",
+    )]
     system_reserve: Option<Resources>,
     /// Sockets and network namespaces, gone after a reboot.
-    #[arg(long, default_value = "/run/cluster-worker")]
+    #[arg(long, default_value = "/run/cluster-worker", env = "CLUSTER_WORKER_RUN_DIR")]
     run_dir: PathBuf,
     /// Cgroup below which containers get theirs.
-    #[arg(long, default_value = "/cluster")]
+    #[arg(long, default_value = "/cluster", env = "CLUSTER_WORKER_CGROUP_PARENT")]
     cgroup_parent: PathBuf,
     /// Device that containers are plugged into.
-    #[arg(long, default_value = "cluster0")]
+    #[arg(long, default_value = "cluster0", env = "CLUSTER_WORKER_BRIDGE")]
     bridge: String,
     /// Addresses of containers.
-    #[arg(long, default_value = "10.88.0.0/16", value_name = "CIDR")]
+    #[arg(
+        long,
+        default_value = "10.88.0.0/16",
+        value_name = "CIDR",
+        env = "CLUSTER_WORKER_SUBNET"
+    )]
     subnet: Subnet,
     /// Port at which other workers reach this one.
-    #[arg(long, default_value_t = 7101, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(
+        long,
+        default_value_t = 7101,
+        value_parser = clap::value_parser!(u16).range(1..),
+        env = "CLUSTER_WORKER_MESH_PORT",
+    )]
     mesh_port: u16,
     /// What runs containers.
-    #[arg(long, value_enum, default_value_t = RuntimeChoice::Embedded)]
+    #[arg(
+        long, value_enum,
+        default_value_t = RuntimeChoice::Embedded,
+        env = "CLUSTER_WORKER_RUNTIME",
+    )]
     runtime: RuntimeChoice,
-    /// Registry that may be spoken to without TLS, HOST[:PORT]; may be repeated.
-    #[arg(long, value_name = "HOST:PORT")]
+    /// Registries that may be spoken to without TLS, HOST[:PORT][,…]; may be repeated.
+    #[arg(
+        long,
+        value_name = "HOST:PORT",
+        value_delimiter = ',',
+        env = "CLUSTER_WORKER_INSECURE_REGISTRY"
+    )]
     insecure_registry: Vec<String>,
-    /// Folder that services may bind into containers; all folders when not given; may be repeated.
-    #[arg(long, value_name = "PATH")]
+    /// Folders that services may bind into containers, PATH[,PATH…]; all folders when not given; may
+    /// be repeated.
+    #[arg(long, value_name = "PATH", value_delimiter = ',', env = "CLUSTER_WORKER_ALLOW_BIND")]
     allow_bind: Vec<PathBuf>,
-    /// text or json.
-    #[arg(long, default_value = "text")]
+    /// Form of the log on stderr: text, json, or journal, which is text for the journal of systemd.
+    #[arg(long, default_value = "text", env = "CLUSTER_WORKER_LOG_FORMAT")]
     log_format: LogFormat,
 }
 
@@ -152,7 +192,8 @@ fn label(text: &str) -> Result<(String, String), String> {
 
 /// Runs the program; says on stderr what went wrong and gives the exit code.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let matches = settings::from_environment(Cli::command()).get_matches();
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let outcome = match (cli.command, cli.run) {
         (Some(Command::Image(command)), _) => image(command),
         (None, Some(args)) => run::worker(args),
@@ -161,12 +202,18 @@ pub fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let unreachable =
-                error.downcast_ref::<join::Error>().is_some_and(join::Error::is_unreachable);
             say(&format!("error: {error:#}"));
-            ExitCode::from(if unreachable { UNREACHABLE } else { REFUSED })
+            ExitCode::from(code_of(&error))
         }
     }
+}
+
+fn code_of(error: &anyhow::Error) -> u8 {
+    if error.is::<Removed>() {
+        return REMOVED;
+    }
+    let unreachable = error.downcast_ref::<join::Error>().is_some_and(join::Error::is_unreachable);
+    if unreachable { UNREACHABLE } else { REFUSED }
 }
 
 /// Talk goes to stderr; if that is closed there is nobody to tell.
@@ -228,9 +275,14 @@ fn ask(data: &DataDir, request: &local::Request) -> Result<Vec<String>, local::E
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
+
+    #[test]
+    fn every_option_has_its_variable() {
+        let others = [("token", "CLUSTER_JOIN_TOKEN")];
+        let unnamed = settings::unnamed(&Cli::command(), "CLUSTER_WORKER", &others);
+        assert_eq!(unnamed, Vec::<String>::new());
+    }
 
     #[test]
     fn the_command_line_is_sound() {
@@ -240,6 +292,11 @@ mod tests {
         let run = cli.run.unwrap();
         assert_eq!(run.join, ["a:1", "b:2"]);
         assert_eq!(run.labels().len(), 2);
+        let lists =
+            "w --data-dir /d --label a=b,c=d --generic-resource gpu=x,y;fpga=2 --allow-bind /a,/b";
+        let lists = parse(lists).unwrap().run.unwrap();
+        assert_eq!((lists.labels().len(), lists.generic_resource.len()), (2, 2));
+        assert_eq!(lists.allow_bind.len(), 2);
         assert!(parse("w image load --data-dir /d /a.tar").unwrap().command.is_some());
         for wrong in [
             "w",

@@ -25,6 +25,7 @@ pub mod logs;
 pub mod member;
 pub mod node;
 pub mod probe;
+pub mod pulse;
 pub mod renewal;
 pub mod report;
 pub mod session;

@@ -17,6 +17,7 @@ use tokio::sync::{Semaphore, watch};
 use crate::contact::Contact;
 use crate::data_dir::DataDir;
 use crate::health::Health;
+use crate::pulse::Pulse;
 use crate::report::{Outbox, Urgency};
 
 /// Tasks that are being set up or started at once: enough to keep the cores busy.
@@ -127,6 +128,8 @@ pub struct Node {
     pub health: Health,
     pub contact: Contact,
     pub hearing: watch::Sender<Hearing>,
+    /// Of the loop that keeps the session.
+    pub pulse: Pulse,
     pub(crate) starting: Semaphore,
     pub(crate) fetching: Semaphore,
     pub(crate) probing: Semaphore,
@@ -152,6 +155,7 @@ impl Node {
             outbox: Outbox::default(),
             health: Health::default(),
             hearing: watch::Sender::new(Hearing::default()),
+            pulse: Pulse::default(),
             starting: Semaphore::new(STARTING_MAX),
             fetching: Semaphore::new(FETCHING_MAX),
             probing: Semaphore::new(PROBING_MAX),

@@ -31,7 +31,7 @@ use cluster_wire::Code;
 use cluster_wire::error::code_of;
 use rand::Rng;
 use tokio::sync::mpsc;
-use tokio::time::Instant;
+use tokio::time::{Instant, MissedTickBehavior};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
@@ -40,6 +40,7 @@ use crate::contact::{Beats, Moment};
 use crate::endpoints::{self, Following, Told};
 use crate::logs::Requests;
 use crate::node::Node;
+use crate::pulse;
 use crate::report::Reporting;
 use crate::task::Tasks;
 use crate::trust::Trust;
@@ -111,6 +112,7 @@ impl Agent {
         let mut backoff = Backoff::new(RETRY_FIRST, RETRY_MAX);
         let mut failures = 0u32;
         loop {
+            self.node.pulse.beat();
             let address = self.managers.next();
             let ended = self.session(&address, &mut failures).await;
             let was_connected = self.node.hearing.borrow().connected;
@@ -140,6 +142,7 @@ impl Agent {
         self.tasks.follow(&Table::default()).await;
         let begun = Instant::now();
         while self.tasks.count() > 0 && begun.elapsed() < LEAVE_MAX {
+            self.node.pulse.beat();
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
@@ -197,8 +200,12 @@ impl Agent {
         // At once: a welcome says only that the manager listens, an answered heartbeat that it is
         // in touch with the leader.
         let mut beat = Instant::now();
+        let mut pulse = tokio::time::interval(pulse::PERIOD);
+        pulse.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
+            node.pulse.beat();
             tokio::select! {
+                _ = pulse.tick() => {}
                 heard = inbound.message() => {
                     let heard = heard.map_err(from_status)?.ok_or(Ended::Closed)?;
                     match heard.item {

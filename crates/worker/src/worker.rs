@@ -21,6 +21,9 @@ use crate::session::{Agent, Managers};
 use crate::task::{self, Tasks};
 use crate::trust::Trust;
 
+/// The task that fails with [`crate::session::Removed`], and with nothing else.
+pub const SESSION: &str = "session";
+
 /// Who runs where.
 pub struct Setup {
     pub data: DataDir,
@@ -78,7 +81,7 @@ pub async fn start(setup: Setup, scope: &Scope) -> Result<Arc<Node>, Error> {
         following,
         scope: scope.child("sessions"),
     };
-    scope.spawn("session", OnError::Shutdown, async move {
+    scope.spawn(SESSION, OnError::Shutdown, async move {
         match agent.run().await {
             Ok(never) => match never {},
             Err(removed) => Err(removed),

@@ -322,6 +322,11 @@ impl RaftNode {
         Ok(ids)
     }
 
+    /// Asks the core of consensus and waits, however long, until it has answered: then it goes round.
+    pub async fn answers(&self) -> bool {
+        self.raft().with_raft_state(|_| ()).await.is_ok()
+    }
+
     /// Starts writing a snapshot now; older parts of the log go after it.
     pub async fn write_snapshot(&self) {
         // Refused only by consensus that has ended, which is told elsewhere.

@@ -71,6 +71,8 @@ async fn nft(arguments: &[&str], input: &str) -> Result<String, Error> {
     let path = std::env::var("PATH").unwrap_or_default();
     let mut child = Command::new("nft")
         .args(arguments)
+        // Nothing else of the environment is its business: neither secrets nor the service manager.
+        .env_clear()
         .env("PATH", format!("{path}:/usr/sbin:/sbin"))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

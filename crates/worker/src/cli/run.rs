@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use cluster_daemon::shutdown::Signals;
-use cluster_daemon::{DataDirLock, OnError, Scope, build_info, telemetry};
+use cluster_daemon::{DataDirLock, Failure, OnError, Scope, build_info, systemd, telemetry};
 use cluster_identity::net::Net;
 use cluster_identity::{Identity, TlsIdentity};
 use cluster_image::{ImageStore, RegistryOptions};
@@ -24,6 +24,7 @@ use crate::join;
 use crate::local::Listening;
 use crate::member::Member;
 use crate::node::{Node, Parts};
+use crate::session::Removed;
 use crate::worker::{self, Setup};
 
 /// Little is computed here; more threads would only cost memory.
@@ -34,6 +35,8 @@ const STACK_BYTES: usize = 1 << 20;
 const DRAIN_MAX: Duration = Duration::from_secs(3);
 /// How long open connections may take before the program stops; its session goes on meanwhile.
 const LEAVE_MAX: Duration = Duration::from_secs(3);
+/// A loop of sessions that did not go round for so long is stuck: each of its steps is bounded by less.
+const STUCK_AFTER: Duration = Duration::from_secs(20);
 
 pub(super) fn worker(args: RunArgs) -> anyhow::Result<()> {
     telemetry::init(args.log_format, "info")?;
@@ -60,25 +63,70 @@ async fn serve(args: RunArgs) -> anyhow::Result<()> {
     let _lock = DataDirLock::acquire(data.root())?;
     tracing::info!(version = %build_info(), data_dir = %data.root().display(), "worker starting");
     let scope = Scope::root("worker");
-    let node = tokio::select! {
+    systemd::status("starting");
+    let (node, newcomer) = tokio::select! {
         begun = begin(&args, data, &scope) => begun?,
         signal = signals.recv() => {
             tracing::info!(%signal, "stopping before the start was complete");
+            systemd::stopping("stopping");
             return Ok(());
         }
     };
+    scope.spawn("status", OnError::Log, tell(node.clone(), newcomer));
+    scope.spawn("watchdog", OnError::Log, watchdog(node.clone()));
     let outcome = tokio::select! {
         signal = signals.recv() => {
             tracing::info!(%signal, "worker stopping; containers run on");
+            systemd::stopping("stopping; containers run on");
             leave(&node).await;
             Ok(())
         }
-        failure = scope.failed() => Err(anyhow::Error::new(failure)),
+        failure = scope.failed() => Err(why(failure)),
     };
     if let Err(stuck) = scope.drain(DRAIN_MAX).await {
         tracing::warn!(error = %stuck, "not everything ended in time");
     }
     outcome
+}
+
+fn why(failure: Failure) -> anyhow::Error {
+    match failure.kind {
+        worker::SESSION => anyhow::Error::new(Removed),
+        _ => anyhow::Error::new(failure),
+    }
+}
+
+/// Says that the worker is ready, and what it does from then on. A newcomer is ready once a manager has
+/// told it what to run; one that was here before cares for its containers with or without managers.
+async fn tell(node: Arc<Node>, newcomer: bool) {
+    let mut hearing = node.hearing.subscribe();
+    let (mut is_ready, mut told) = (false, None);
+    loop {
+        let present = hearing.borrow_and_update().present;
+        let words = match present {
+            true => "in session with a manager",
+            false => "no manager answers, trying again; containers run on",
+        };
+        if !is_ready && (present || !newcomer) {
+            systemd::ready(words);
+            is_ready = true;
+        } else if told != Some(present) {
+            systemd::status(words);
+        }
+        told = Some(present);
+        if hearing.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Alive is a worker whose loop of sessions goes round.
+async fn watchdog(node: Arc<Node>) {
+    systemd::watchdog(|| {
+        let alive = node.pulse.age() < STUCK_AFTER;
+        async move { alive }
+    })
+    .await;
 }
 
 /// Every connection to a container here passes this process: those that are open get some time to
@@ -89,13 +137,17 @@ async fn leave(node: &Node) {
     }
 }
 
-async fn begin(args: &RunArgs, data: DataDir, scope: &Scope) -> anyhow::Result<Arc<Node>> {
+/// Also says whether it is the first start of this node.
+async fn begin(args: &RunArgs, data: DataDir, scope: &Scope) -> anyhow::Result<(Arc<Node>, bool)> {
     // Before anything is joined.
     let reserve = args.system_reserve.unwrap_or_default();
     let refused = |problem: String| anyhow::anyhow!(problem);
     let capacity = resources::remaining(describe::capacity(), reserve).map_err(refused)?;
     let generic = resources::all_generic(&args.generic_resource).map_err(refused)?;
+    systemd::status("joining the cluster, if it is no member yet");
     let (identity, member) = membership(args, &data).await?;
+    systemd::status("taking over containers");
+    let newcomer = member.boot == 1;
     let mut managers = args.join.clone();
     managers.extend(member.managers.iter().cloned());
     let advertise = match args.advertise {
@@ -142,7 +194,7 @@ async fn begin(args: &RunArgs, data: DataDir, scope: &Scope) -> anyhow::Result<A
     let name = setup.member.name.clone();
     let node = worker::start(setup, scope).await?;
     tracing::info!(node_id, name, address = %advertise, "ready");
-    Ok(node)
+    Ok((node, newcomer))
 }
 
 /// The kept identity, or a new one from a first join; counts this start.
