@@ -1,14 +1,18 @@
-//! Logs: to stderr, as text for people, JSON for programs, or text for the journal of systemd, which
-//! has the time itself and learns the level.
+//! Logs: to stderr, as text for people or JSON for programs, or to the journal of systemd.
+
+mod journal;
 
 use std::io::{self, IsTerminal, Write};
+use std::path::Path;
 use std::str::FromStr;
 
-use tracing::{Level, Metadata};
+use tracing::Metadata;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::ParseError;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt as _;
 
+use self::journal::{Journal, SOCKET};
 use crate::panics;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -65,7 +69,12 @@ pub fn init(format: LogFormat, default_filter: &str) -> Result<(), Error> {
     };
     let filter = EnvFilter::try_new(&text).map_err(|source| Error::BadFilter { text, source })?;
     let color = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    let subscriber = subscriber(format, filter, color, std::io::stderr);
+    let journal = (format == LogFormat::Journal).then(|| Journal::connect(Path::new(SOCKET)));
+    let subscriber = match journal {
+        Some(Ok(journal)) => Box::new(tracing_subscriber::registry().with(filter).with(journal)),
+        // Without a journal, whoever collects stderr may know levels too.
+        _ => subscriber(format, filter, color, std::io::stderr),
+    };
     tracing::subscriber::set_global_default(subscriber).map_err(|_| Error::AlreadyStarted)?;
     panics::log_panics();
     Ok(())
@@ -103,16 +112,11 @@ impl<'w, M: MakeWriter<'w>> MakeWriter<'w> for Leveled<M> {
     type Writer = LeveledLine<M::Writer>;
 
     fn make_writer(&'w self) -> Self::Writer {
-        LeveledLine { writer: self.0.make_writer(), level: "<6>" }
+        LeveledLine { writer: self.0.make_writer(), level: "6" }
     }
 
     fn make_writer_for(&'w self, metadata: &Metadata<'_>) -> Self::Writer {
-        let level = match *metadata.level() {
-            Level::ERROR => "<3>",
-            Level::WARN => "<4>",
-            Level::INFO => "<6>",
-            Level::DEBUG | Level::TRACE => "<7>",
-        };
+        let level = journal::priority(*metadata.level());
         LeveledLine { writer: self.0.make_writer_for(metadata), level }
     }
 }
@@ -120,9 +124,9 @@ impl<'w, M: MakeWriter<'w>> MakeWriter<'w> for Leveled<M> {
 impl<W: Write> Write for LeveledLine<W> {
     /// An event comes in one piece, and its lines may be several.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let mut event = Vec::with_capacity(bytes.len() + self.level.len());
+        let mut event = Vec::with_capacity(bytes.len() + 16);
         for line in bytes.split_inclusive(|byte| *byte == b'\n') {
-            event.extend_from_slice(self.level.as_bytes());
+            let _ = write!(event, "<{}>", self.level);
             event.extend_from_slice(line);
         }
         self.writer.write_all(&event)?;

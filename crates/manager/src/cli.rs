@@ -97,7 +97,7 @@ pub struct Cli {
     #[arg(long, value_name = "FILE", env = "CLUSTER_UNLOCK_KEY_FILE")]
     pub unlock_key_file: Option<PathBuf>,
 
-    /// Form of the log on stderr
+    /// Form of the log: on stderr, or in the journal of systemd
     #[arg(long, value_enum, default_value_t = LogFormat::Text, env = "CLUSTER_MANAGER_LOG_FORMAT")]
     pub log_format: LogFormat,
 }
@@ -217,7 +217,7 @@ fn written_for_nothing(matches: &ArgMatches) -> Result<(), clap::Error> {
 pub enum LogFormat {
     Text,
     Json,
-    /// Text for the journal of systemd
+    /// To the journal of systemd
     Journal,
 }
 

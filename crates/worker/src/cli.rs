@@ -159,7 +159,7 @@ pub(crate) struct RunArgs {
     /// be repeated.
     #[arg(long, value_name = "PATH", value_delimiter = ',', env = "CLUSTER_WORKER_ALLOW_BIND")]
     allow_bind: Vec<PathBuf>,
-    /// Form of the log on stderr: text, json, or journal, which is text for the journal of systemd.
+    /// Form of the log: text or json on stderr, or journal, which goes to the journal of systemd.
     #[arg(long, default_value = "text", env = "CLUSTER_WORKER_LOG_FORMAT")]
     log_format: LogFormat,
 }
