@@ -6,10 +6,12 @@ mod bench;
 mod cargo;
 mod chaos;
 mod cluster;
+mod deb;
 mod demo;
 mod fuzz;
 mod image;
 mod interrupt;
+mod lint;
 mod phases;
 mod setup;
 mod sim;
@@ -46,6 +48,10 @@ enum Command {
     Sim(sim::Args),
     /// Pack the demo web server into images/web.tar of the target folder.
     Image,
+    /// Build Debian packages of managers, workers and clusterctl, and check them.
+    Deb(deb::Args),
+    /// Check shell scripts and systemd units.
+    Lint,
     /// Check layers and house rules alone.
     Tidy,
 }
@@ -60,6 +66,8 @@ fn main() -> ExitCode {
         Command::Fuzz(args) => fuzz::run(&args),
         Command::Sim(args) => sim::run(&args),
         Command::Image => image::run(),
+        Command::Deb(args) => deb::run(&args),
+        Command::Lint => lint::run(),
         Command::Tidy => tidy::run(),
     };
     match outcome {

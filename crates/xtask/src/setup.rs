@@ -53,6 +53,11 @@ pub fn ensure(tools: &[&[Tool]]) -> Result<()> {
             "real containers, namespaces and port 80 need root: run it again as root (`sudo -E env PATH=$PATH cargo xtask …`)"
         );
     }
+    programs(tools)
+}
+
+/// The same for what needs no root once it is installed.
+pub fn programs(tools: &[&[Tool]]) -> Result<()> {
     let missing: Vec<&Tool> =
         tools.iter().copied().flatten().filter(|tool| !installed(tool.program)).collect();
     if missing.is_empty() {
@@ -65,6 +70,9 @@ pub fn ensure(tools: &[&[Tool]]) -> Result<()> {
         );
     }
     let packages: Vec<_> = missing.iter().map(|tool| tool.package).collect();
+    if !is_root() {
+        bail!("install them as root: `apt-get install {}`", packages.join(" "));
+    }
     if !installed("apt-get") {
         bail!("this machine has no apt: install {} yourself", packages.join(", "));
     }

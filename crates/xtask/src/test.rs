@@ -5,6 +5,7 @@ use anyhow::Result;
 use crate::bench;
 use crate::cargo;
 use crate::image;
+use crate::lint;
 use crate::phases::Phases;
 use crate::setup;
 use crate::sim;
@@ -19,9 +20,10 @@ pub struct Args {
 
 pub fn run(args: &Args) -> Result<()> {
     let mut phases = Phases::new();
-    phases.run("set-up", || setup::ensure(&[setup::LAB, setup::TESTS]))?;
+    phases.run("set-up", || setup::ensure(&[setup::LAB, setup::TESTS, lint::TOOLS]))?;
     // Layers first: they cost nothing, and a broken one makes the rest moot.
     phases.run("tidy", tidy::run)?;
+    phases.run("scripts and units", lint::run)?;
     if verify::has("fmt") {
         phases.run("format", verify::format)?;
     } else {

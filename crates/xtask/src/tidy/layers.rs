@@ -69,6 +69,8 @@ const LAYERS: &[(&str, &[&str])] = &[
             "cluster-chaos",
         ],
     ),
+    // What packages say about them.
+    ("cluster-manual", &["cluster-manager", "cluster-worker", "cluster-ctl"]),
     ("cluster-example-web", &[]),
     ("xtask", &["cluster-lab"]),
 ];
@@ -146,6 +148,7 @@ mod tests {
     fn problems(packages: &[(&str, &[&str])]) -> Vec<String> {
         let packages = packages.iter().map(|(name, uses)| Package {
             name: (*name).to_owned(),
+            version: "0.0.0".to_owned(),
             manifest_path: "/Cargo.toml".into(),
             dependencies: uses
                 .iter()
