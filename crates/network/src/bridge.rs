@@ -19,6 +19,7 @@ mod netlink;
 mod netns;
 mod setup;
 mod subnet;
+pub mod survey;
 
 use std::collections::{HashMap, HashSet};
 use std::io;

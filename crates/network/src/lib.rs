@@ -9,5 +9,5 @@
 pub mod bridge;
 pub mod mesh;
 
-pub use bridge::{Attachment, Bridge, BridgeConfig, Notice, Subnet};
+pub use bridge::{Attachment, Bridge, BridgeConfig, Notice, Subnet, survey};
 pub use mesh::{Backend, Endpoints, Mesh, MeshConfig, MeshStatus, MeshTls, PublishedPort};

@@ -51,19 +51,46 @@ pub async fn unload(table: &str) -> Result<(), Error> {
     load(&format!("table ip {table}\ndelete table ip {table}\n")).await
 }
 
+/// A chain of this machine's packet filter, whoever made it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chain {
+    pub family: String,
+    pub table: String,
+    pub name: String,
+    /// What it does not decide about forwarded IPv4 packets ends in a drop.
+    pub drops_forwarded: bool,
+}
+
 /// Foreign tables that drop forwarded packets by default. An accept in our
 /// chain cannot overrule them, so containers would be cut off.
 pub async fn foreign_drops(own_table: &str) -> Result<Vec<String>, Error> {
+    let chains = chains().await?.into_iter();
+    let drops = chains.filter(|chain| chain.drops_forwarded && chain.table != own_table);
+    Ok(drops.map(|chain| format!("{} {}", chain.family, chain.table)).collect())
+}
+
+pub async fn chains() -> Result<Vec<Chain>, Error> {
     let listing = nft(&["-j", "list", "chains"], "").await?;
     let listing: Value =
         serde_json::from_str(&listing).map_err(|error| Error::Refused(error.to_string()))?;
     let chains = listing["nftables"].as_array().into_iter().flatten();
-    Ok(chains
-        .filter_map(|entry| entry.get("chain"))
-        .filter(|c| c["hook"] == "forward" && c["policy"] == "drop" && c["table"] != own_table)
-        .filter(|c| matches!(c["family"].as_str(), Some("ip" | "inet")))
-        .filter_map(|c| Some(format!("{} {}", c["family"].as_str()?, c["table"].as_str()?)))
-        .collect())
+    Ok(chains.filter_map(|entry| chain(entry.get("chain")?)).collect())
+}
+
+fn chain(listed: &Value) -> Option<Chain> {
+    let text = |name: &str| listed[name].as_str().map(str::to_owned);
+    let (family, table, name) = (text("family")?, text("table")?, text("name")?);
+    let drops_forwarded = listed["hook"] == "forward"
+        && listed["policy"] == "drop"
+        && matches!(family.as_str(), "ip" | "inet");
+    Some(Chain { family, table, name, drops_forwarded })
+}
+
+/// What `nft --version` states, the number alone.
+pub async fn version() -> Result<String, Error> {
+    let text = nft(&["--version"], "").await?;
+    let number = text.split_whitespace().nth(1).unwrap_or_default();
+    Ok(number.trim_start_matches('v').to_owned())
 }
 
 async fn nft(arguments: &[&str], input: &str) -> Result<String, Error> {

@@ -7,6 +7,7 @@ use std::path::Path;
 use super::config::{self, BridgeConfig, Notice};
 use super::error::{Error, at_bridge};
 use super::netlink::{Link, Netlink, Route};
+use super::survey::{LocalRoute, conflicts};
 use super::{Attachment, CONTAINER_DEVICE, firewall, netns};
 
 pub(super) async fn ensure_device(
@@ -115,22 +116,15 @@ pub(super) fn check_routes(
     links: &[Link],
 ) -> Result<Vec<Notice>, Error> {
     let subnet = config.subnet;
-    let mut notices = Vec::new();
-    for route in routes.iter().filter(|r| r.prefix_len > 0) {
-        let device = links.iter().find(|l| Some(l.index) == route.device);
-        let device = device.map_or("none", |l| l.name.as_str()).to_owned();
-        if device == config.bridge_name {
-            continue;
-        }
-        if subnet.contains(route.destination) && route.prefix_len >= subnet.prefix_len() {
-            return Err(Error::SubnetTaken { subnet, device });
-        }
-        let mask = u32::MAX << (32 - u32::from(route.prefix_len));
-        if u32::from(subnet.network()) & mask == u32::from(route.destination) & mask {
-            notices.push(Notice::ShadowsRoute { subnet, device });
+    let local: Vec<LocalRoute> = routes.iter().map(|route| LocalRoute::new(route, links)).collect();
+    let found = conflicts(subnet, &config.bridge_name, &local);
+    match found.taken {
+        Some(device) => Err(Error::SubnetTaken { subnet, device }),
+        None => {
+            let shadowed = found.shadowed.into_iter();
+            Ok(shadowed.map(|device| Notice::ShadowsRoute { subnet, device }).collect())
         }
     }
-    Ok(notices)
 }
 
 /// The MTU of the device the machine reaches the world through.
