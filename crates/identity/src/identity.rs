@@ -1,6 +1,8 @@
 //! A node's identity on disk: key, certificate chain and CA in one file that is replaced in one
 //! step, so that a crash during a renewal leaves either the old identity or the new one.
 
+mod owner;
+
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -14,6 +16,8 @@ use crate::file;
 use crate::proof;
 use crate::role::{Role, Subject};
 use crate::secret::SecretPem;
+
+pub use owner::Owner;
 
 const FILE_NAME: &str = "identity.json";
 const VERSION: u32 = 1;

@@ -30,7 +30,7 @@ mod unlock;
 pub use ca::{Ca, DEFAULT_VALIDITY, Error as CaError, KeyAndCsr};
 pub use certificate::{CaDigest, Error as CertificateError, Leaf};
 pub use context::{Context, Error as ContextError};
-pub use identity::{Error as IdentityError, Identity};
+pub use identity::{Error as IdentityError, Identity, Owner};
 pub use renewal::renew_at;
 pub use role::{Role, Subject, UnknownRole, node_server_name, role_server_name};
 pub use secret::SecretPem;
