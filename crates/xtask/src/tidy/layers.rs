@@ -23,6 +23,9 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("cluster-runtime", &["cluster-image"]),
     ("cluster-network", &["cluster-identity"]),
     ("cluster-lab", &[]),
+    // Putting a daemon on a machine: settings and systemd, checks of the machine.
+    ("cluster-install", &["cluster-daemon"]),
+    ("cluster-preflight", &["cluster-model", "cluster-pb", "cluster-identity", "cluster-network"]),
     // Breaks labs and judges them, as a client of the API.
     ("cluster-chaos", &["cluster-lab", "cluster-pb", "cluster-wire", "cluster-identity"]),
     // Speaks as thousands of workers do.
@@ -41,6 +44,8 @@ const LAYERS: &[(&str, &[&str])] = &[
             "cluster-wire",
             "cluster-identity",
             "cluster-daemon",
+            "cluster-install",
+            "cluster-preflight",
         ],
     ),
     (
@@ -52,6 +57,8 @@ const LAYERS: &[(&str, &[&str])] = &[
             "cluster-wire",
             "cluster-identity",
             "cluster-daemon",
+            "cluster-install",
+            "cluster-preflight",
             "cluster-image",
             "cluster-runtime",
             "cluster-network",
@@ -66,6 +73,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "cluster-wire",
             "cluster-identity",
             "cluster-lab",
+            "cluster-preflight",
             "cluster-chaos",
         ],
     ),
