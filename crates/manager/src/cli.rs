@@ -13,6 +13,8 @@ use clap::{
 };
 use cluster_daemon::settings;
 
+use crate::setup::{Init, Join};
+
 /// A manager: keeps the cluster's desired state and makes the workers run it.
 ///
 /// The first manager of a cluster starts with --bootstrap; it writes DIR/admin.json, the context
@@ -157,6 +159,8 @@ pub struct Unlock {
 #[derive(Clone, Debug)]
 pub enum Program {
     Run(Box<Cli>),
+    Init(Box<Init>),
+    Join(Box<Join>),
     Recover(Recover),
     Unlock(Unlock),
 }
@@ -166,7 +170,11 @@ impl Program {
     pub fn command() -> Command {
         let recover = Recover::augment_args(Command::new("recover"));
         let unlock = Unlock::augment_args(Command::new("unlock"));
+        let init = Init::augment_args(Command::new("init"));
+        let join = Join::augment_args(Command::new("join"));
         Cli::command()
+            .subcommand(init)
+            .subcommand(join)
             .subcommand(recover)
             .subcommand(unlock)
             .subcommand_negates_reqs(true)
@@ -179,6 +187,12 @@ impl Program {
     ) -> Result<Self, clap::Error> {
         let matches = settings::from_environment(Self::command()).try_get_matches_from(words)?;
         match matches.subcommand() {
+            Some(("init", matches)) => {
+                Init::from_arg_matches(matches).map(Box::new).map(Self::Init)
+            }
+            Some(("join", matches)) => {
+                Join::from_arg_matches(matches).map(Box::new).map(Self::Join)
+            }
             Some(("recover", matches)) => Recover::from_arg_matches(matches).map(Self::Recover),
             Some(("unlock", matches)) => Unlock::from_arg_matches(matches).map(Self::Unlock),
             _ => {
@@ -222,7 +236,7 @@ pub enum LogFormat {
 }
 
 /// `3s`, `500ms`, `1m`.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(split);
     let number: u64 =

@@ -12,7 +12,7 @@ use cluster_pb::ca::v1::ca_client::CaClient;
 use cluster_pb::peer::v1::JoinGroupRequest;
 use cluster_pb::peer::v1::peer_client::PeerClient;
 use cluster_wire::Code;
-use cluster_wire::error::code_of;
+use cluster_wire::error::{code_of, hint_of};
 
 use crate::cli::Cli;
 use crate::clock::wall_ms;
@@ -66,8 +66,24 @@ async fn certificate_from(
         now_ms: wall_ms(),
     };
     let response = CaClient::new(channel).join(request).await;
-    let response = response.map_err(|status| anyhow::anyhow!("{}", status.message()))?.into_inner();
+    let response = response.map_err(|status| refused(&status))?.into_inner();
     Ok(Identity::new(response.chain, key.key_pem, response.ca)?)
+}
+
+/// What a manager said, and what to do about it.
+fn refused(status: &tonic::Status) -> anyhow::Error {
+    let hint = match code_of(status) {
+        Some(Code::NameTaken) => Some(
+            "give this machine another with --name NAME, or remove the manager that had it: \
+             `clusterctl manager rm NAME`"
+                .to_owned(),
+        ),
+        _ => hint_of(status),
+    };
+    match hint {
+        Some(hint) => anyhow::anyhow!("{} ({hint})", status.message()),
+        None => anyhow::anyhow!("{}", status.message()),
+    }
 }
 
 /// Asking again would change nothing.

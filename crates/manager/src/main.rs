@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use cluster_daemon::telemetry;
 use cluster_manager::cli::{Cli, LogFormat, Program};
 use cluster_manager::host::Host;
-use cluster_manager::{recover, unlock};
+use cluster_manager::{recover, setup, unlock};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::runtime::{Builder, Runtime};
 
@@ -16,6 +16,8 @@ const USERS_NICE: i32 = 5;
 fn main() -> ExitCode {
     match Program::parse_from(std::env::args_os()).unwrap_or_else(|error| error.exit()) {
         Program::Run(cli) => run(*cli),
+        Program::Init(cli) => ended(setup::init(&cli)),
+        Program::Join(cli) => ended(setup::join(&cli)),
         Program::Recover(cli) => match recover::run(&cli, &mut say) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(&error),
@@ -24,6 +26,13 @@ fn main() -> ExitCode {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(&error),
         },
+    }
+}
+
+fn ended(result: anyhow::Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error),
     }
 }
 

@@ -21,7 +21,7 @@ use crate::host::Host;
 use crate::keys::KeyStore;
 use crate::managers::{handover, schedule, standing};
 use crate::raft::{RaftConfig, RaftNode};
-use crate::{begun, certificates, join, leader, recover, server, unlock};
+use crate::{begun, certificates, enrolled, join, leader, recover, server, unlock};
 
 /// How long what is under way may take to end after a stop signal.
 const DRAIN: Duration = Duration::from_secs(3);
@@ -185,7 +185,9 @@ impl Manager {
         let founding = self.founding.take();
         let Self { cli, name, context, keys, scope, recovered, .. } = &*self;
         let recovered = *recovered;
-        become_member(cli, name, context, founding, scope).await?;
+        if become_member(cli, name, context, founding, scope).await? {
+            enrolled::mark(&cli.data_dir).context("cannot mark the data folder")?;
+        }
         scope.spawn("leadership", OnError::Shutdown, {
             let (context, child) = (context.clone(), scope.child("roles"));
             async move {
@@ -337,14 +339,14 @@ async fn consensus(
         .context("cannot start consensus")
 }
 
-/// Makes this manager a member of its group, if it is none yet.
+/// Makes this manager a member of its group, if it is none yet. False: only the leader can tell.
 async fn become_member(
     cli: &Cli,
     name: &str,
     context: &Context,
     founding: Option<Founding>,
     scope: &Scope,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<bool> {
     if let Some(founding) = founding {
         let first = Command::Bootstrap(Box::new(founding.cluster));
         match context.raft.bootstrap(first).await {
@@ -353,15 +355,16 @@ async fn become_member(
             Err(error) if is_already_founded(&error) => {}
             Err(error) => return Err(error).context("cannot found the cluster"),
         }
-        return founding::finish(&cli.data_dir);
+        founding::finish(&cli.data_dir)?;
+        return Ok(true);
     }
     if is_member(context) {
-        return Ok(());
+        return Ok(true);
     }
     if cli.join.is_empty() {
         // Perhaps its log is only behind: the leader will tell.
         tracing::info!("not a member as far as this manager knows; waiting for the leader");
-        return Ok(());
+        return Ok(false);
     }
     let (node_id, advertise) = (context.node_id.to_string(), cli.advertised().to_string());
     let newcomer =
@@ -374,9 +377,9 @@ async fn become_member(
     let membership = join::membership(addresses, &context.identity, &newcomer);
     let mut feed = context.raft.feed();
     tokio::select! {
-        result = membership => result,
+        result = membership => result.map(|()| true),
         // The leader died after it had made this manager a member, and before it could say so.
-        Ok(_) = feed.wait_for(|_| is_member(context)) => Ok(()),
+        Ok(_) = feed.wait_for(|_| is_member(context)) => Ok(true),
         failure = scope.failed() => Err(anyhow::anyhow!("{failure}")),
         reason = context.raft.failed() => Err(anyhow::anyhow!("{reason}")),
     }
