@@ -2,6 +2,7 @@
 
 mod resources;
 mod run;
+mod setup;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -47,6 +48,7 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Join(Box<setup::JoinArgs>),
     /// Images of this node, also beside a running worker.
     #[command(subcommand)]
     Image(ImageCommand),
@@ -195,6 +197,7 @@ pub fn main() -> ExitCode {
     let matches = settings::from_environment(Cli::command()).get_matches();
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let outcome = match (cli.command, cli.run) {
+        (Some(Command::Join(args)), _) => setup::run(&args),
         (Some(Command::Image(command)), _) => image(command),
         (None, Some(args)) => run::worker(args),
         (None, None) => Err(anyhow::anyhow!("nothing to do: see --help")),

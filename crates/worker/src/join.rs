@@ -12,6 +12,7 @@ use cluster_identity::{
 };
 use cluster_pb::ca::v1::ca_client::CaClient;
 use cluster_pb::ca::v1::{JoinRequest, JoinResponse};
+use cluster_wire::Code;
 use cluster_wire::error::{code_of, hint_of};
 use tonic::Status;
 
@@ -80,6 +81,11 @@ impl Error {
 }
 
 fn hint(status: &Status) -> String {
+    if code_of(status) == Some(Code::NameTaken) {
+        return " (give this machine another with --name NAME, or remove the node that had it: \
+                `clusterctl node rm NAME`)"
+            .to_owned();
+    }
     hint_of(status).map_or(String::new(), |hint| format!(" ({hint})"))
 }
 
