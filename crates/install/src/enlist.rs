@@ -253,7 +253,9 @@ fn wait(plan: &Plan<'_>, systemd: &Systemd, say: &mut dyn FnMut(&str)) -> Result
         if state.is_active() && (plan.standing)() == Standing::Member {
             return Ok(());
         }
-        let words = || systemd.last_words(&service(plan), &state.invocation);
+        // Started again by systemd, it is another invocation, and what it said is in the one before.
+        let invocation = if state.restarts == 0 { state.invocation.as_str() } else { "" };
+        let words = || systemd.last_words(&service(plan), invocation);
         if has_ended(&state, begun.elapsed()) || begun.elapsed() >= plan.wait {
             let shown = format!("{} ({})", state.active, state.sub);
             return Err(Stopped { after: begun.elapsed(), state: shown, words: words() });
