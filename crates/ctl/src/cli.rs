@@ -8,7 +8,9 @@ use std::time::Duration;
 use clap::error::{ContextKind, ContextValue};
 use clap::{Parser, Subcommand};
 
-use crate::commands::{cluster, completions, context, explain, lab, manager, node, service};
+use crate::commands::{
+    cluster, completions, context, doctor, explain, lab, manager, node, service,
+};
 use crate::text::shortened;
 use crate::values::duration::duration;
 
@@ -22,7 +24,8 @@ const VALUE_SHOWN: usize = 120;
     version,
     disable_help_subcommand = true,
     after_help = "Exit codes: 0 ok, 1 refused, not found or not converged, 2 wrong usage, \
-                  3 no manager reachable or no leader, 4 timed out."
+                  3 no manager reachable or no leader, 4 timed out, \
+                  5 doctor: a worker would run in part."
 )]
 pub struct Cli {
     #[command(flatten)]
@@ -69,6 +72,11 @@ pub enum Command {
     /// A real cluster on this machine, for trying and testing
     #[command(subcommand)]
     Lab(lab::Verb),
+    /// Check whether this machine can be a manager or a worker
+    ///
+    /// Each check says what it saw, why it matters and what to do. Nothing is changed. Exit codes: 0 all
+    /// is well or a warning at most, 1 something fails, 5 nothing fails but a worker would run in part.
+    Doctor(Box<doctor::Args>),
     /// Print the completion script of a shell
     Completions(completions::Args),
 }

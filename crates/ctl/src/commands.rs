@@ -3,6 +3,7 @@
 pub mod cluster;
 pub mod completions;
 pub mod context;
+pub mod doctor;
 pub mod explain;
 pub mod lab;
 pub mod manager;
@@ -24,6 +25,7 @@ pub fn run(command: &Command, invocation: &mut Invocation) -> Result<i32, Error>
         Command::Explain(args) => wait(explain::run(args, invocation)).map(|()| 0),
         Command::Context(verb) => wait(context::run(verb, invocation)).map(|()| 0),
         Command::Lab(verb) => lab::run(verb, invocation),
+        Command::Doctor(args) => wait(doctor::run(args, invocation)),
         Command::Completions(args) => completions::run(args, invocation).map(|()| 0),
     }
 }
@@ -34,7 +36,10 @@ fn wait<T>(work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
         .enable_all()
         .build()
         .map_err(|error| Error::refused("starting the runtime").cause(error.to_string()))?;
-    runtime.block_on(work)
+    let done = runtime.block_on(work);
+    // Looking up a name may still be under way; nobody waits for it any more.
+    runtime.shutdown_background();
+    done
 }
 
 impl Invocation {

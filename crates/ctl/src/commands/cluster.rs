@@ -1,8 +1,9 @@
-//! `cluster info|snapshot|token|update|ca|autolock|unlock-key`
+//! `cluster init|info|snapshot|token|update|ca|autolock|unlock-key`
 
 mod autolock;
 mod ca;
 mod info;
+mod init;
 mod snapshot;
 mod token;
 mod unlock_key;
@@ -15,6 +16,13 @@ use crate::error::Error;
 
 #[derive(Debug, Subcommand)]
 pub enum Verb {
+    /// Set up a cluster on machines that are reached with ssh
+    ///
+    /// The packages must be installed there. Each machine runs its own `cluster-manager init`,
+    /// `cluster-manager join` or `cluster-worker join`; ssh must log in without a password (keys or an
+    /// agent), as root or as a user who may use sudo without one. The context is imported here. When a
+    /// step fails, set right what it says and give the same command again: it goes on from there.
+    Init(init::Args),
     /// Show the cluster and its managers
     Info(info::Args),
     /// Print the token with which machines join, and how
@@ -38,6 +46,7 @@ pub enum Verb {
 
 pub async fn run(verb: &Verb, invocation: &mut Invocation) -> Result<(), Error> {
     match verb {
+        Verb::Init(args) => init::run(args, invocation).await,
         Verb::Info(args) => info::run(args, invocation).await,
         Verb::Token(args) => token::run(args, invocation).await,
         Verb::Update(args) => update::run(args, invocation).await,

@@ -62,16 +62,7 @@ pub async fn run(args: &Args, invocation: &mut Invocation) -> Result<(), Error> 
     if args.rotate {
         invocation.printer.say(&format!("the {role} token from before no longer works"));
     }
-    let join = managers.join(",");
-    let command = match args.role {
-        Role::Worker => format!(
-            "cluster-worker --data-dir /var/lib/cluster-worker --join {join} --token {token}"
-        ),
-        Role::Manager => format!(
-            "cluster-manager --data-dir /var/lib/cluster-manager --listen THIS-MACHINE:7100 \
-             --join {join} --token {token}"
-        ),
-    };
-    invocation.printer.say(&format!("To add a {role}, run this on its machine:\n"));
+    let command = format!("cluster-{role} join --token {token} {}", managers.join(" "));
+    invocation.printer.say(&format!("To add a {role}, run this as root on its machine:\n"));
     invocation.printer.data(&command)
 }

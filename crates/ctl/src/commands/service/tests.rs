@@ -224,7 +224,7 @@ fn managers_are_not_changed_as_nodes() {
 #[test]
 fn a_token_comes_with_the_command_that_uses_it() {
     let (ran, _manager) = run(Script::default(), &["cluster", "token", "--role", "worker"]);
-    assert!(ran.out.contains("--join 10.0.0.1:7100 --token CLUSTER-1-worker-x-y"), "{}", ran.out);
+    assert_eq!(ran.out, "cluster-worker join --token CLUSTER-1-worker-x-y 10.0.0.1:7100\n");
     let (ran, _manager) = run(Script::default(), &["cluster", "token", "--role", "manager", "-q"]);
     assert_eq!(ran.out, "CLUSTER-1-manager-x-y\n");
 }
