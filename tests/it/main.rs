@@ -6,6 +6,7 @@ mod failures;
 mod folders;
 mod health;
 mod images;
+mod joining;
 mod managers;
 mod modes;
 mod partitions;

@@ -9,6 +9,7 @@ pub mod image;
 pub mod install;
 pub mod manager;
 pub mod traffic;
+pub mod unit;
 pub mod wait;
 
 pub use cluster::{Cluster, Ran, Task};
