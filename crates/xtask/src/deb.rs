@@ -9,7 +9,7 @@ mod glibc;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
@@ -47,10 +47,11 @@ pub fn run(args: &Args) -> Result<()> {
     let metadata = cargo::metadata()?;
     let packer = phases.run("cargo-deb", || packer(&metadata))?;
     phases.run("build", build)?;
-    let folder = metadata.target_directory.join("debian");
     let version = format!("{}-{}", version(&metadata)?, args.revision);
     phases.run("pages, completions, settings", || write_texts(&metadata, &version))?;
-    let debs = phases.run("packages", || pack(&packer, &folder, &version))?;
+    // cargo-deb removes what an earlier run left in the target folder, so they go there last.
+    let fresh = tempfile::tempdir().context("making a folder")?;
+    let debs = phases.run("packages", || pack(&packer, fresh.path(), &version))?;
     phases.run("C library", || glibc::check(&metadata.target_directory.join("release")))?;
     phases.run("lintian", || lint(&debs))?;
     if args.check {
@@ -62,12 +63,28 @@ pub fn run(args: &Args) -> Result<()> {
         })?;
         phases.run("install, upgrade, remove, purge", || check::run(&debs, &upgrade, &next))?;
     }
-    for deb in &debs {
-        let bytes = fs::metadata(deb).with_context(|| format!("reading {}", deb.display()))?.len();
+    for deb in publish(&debs, &metadata.target_directory.join("debian"))? {
+        let bytes = fs::metadata(&deb).with_context(|| format!("reading {}", deb.display()))?.len();
         println!("{} ({:.1} MB)", deb.display(), bytes as f64 / 1e6);
     }
     println!("deb: {}", phases.summary());
     Ok(())
+}
+
+/// Puts them there in place of those of other versions.
+fn publish(debs: &[PathBuf], folder: &Path) -> Result<Vec<PathBuf>> {
+    fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
+    for (_, package) in PACKAGES {
+        for old in found(folder, package)? {
+            fs::remove_file(&old).with_context(|| format!("removing {}", old.display()))?;
+        }
+    }
+    let copies = debs.iter().map(|deb| {
+        let copy = folder.join(deb.file_name().context("a package without a name")?);
+        fs::copy(deb, &copy).with_context(|| format!("writing {}", copy.display()))?;
+        Ok(copy)
+    });
+    copies.collect()
 }
 
 /// Our own copy of cargo-deb, of the version that we know.
@@ -140,19 +157,13 @@ fn changelog(package: &str, version: &str, date: &str) -> String {
 }
 
 fn pack(packer: &Path, folder: &Path, version: &str) -> Result<Vec<PathBuf>> {
-    fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
     let mut debs = Vec::new();
     for (krate, package) in PACKAGES {
-        // The architecture is part of the name, so the file is found by its beginning.
-        let beginning = format!("{package}_");
-        for old in found(folder, &beginning)? {
-            fs::remove_file(&old).with_context(|| format!("removing {}", old.display()))?;
-        }
         let mut command = Command::new(packer);
         command.args(["--no-build", "--strip", "--no-dbgsym", "--quiet", "--package", krate]);
         command.args(["--deb-version", version, "--output"]).arg(folder);
-        cargo::run(&mut command)?;
-        let [deb] = found(folder, &beginning)?
+        cargo::run(command.stdout(Stdio::null()))?;
+        let [deb] = found(folder, package)?
             .try_into()
             .map_err(|found| anyhow::anyhow!("cargo-deb left {found:?} of {package}"))?;
         debs.push(deb);
@@ -160,12 +171,13 @@ fn pack(packer: &Path, folder: &Path, version: &str) -> Result<Vec<PathBuf>> {
     Ok(debs)
 }
 
-fn found(folder: &Path, beginning: &str) -> Result<Vec<PathBuf>> {
+/// Files of this package; the version and the architecture are part of their names.
+fn found(folder: &Path, package: &str) -> Result<Vec<PathBuf>> {
     let entries = fs::read_dir(folder).with_context(|| format!("listing {}", folder.display()))?;
     let paths = entries.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
     let is_ours = |path: &PathBuf| {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        name.starts_with(beginning) && name.ends_with(".deb")
+        name.starts_with(&format!("{package}_")) && name.ends_with(".deb")
     };
     Ok(paths.into_iter().filter(is_ours).collect())
 }

@@ -14,6 +14,8 @@ pub const TOOLS: &[Tool] = &[
     Tool { program: "shellcheck", package: "shellcheck", purpose: "checking shell scripts" },
     Tool { program: "systemd-analyze", package: "systemd", purpose: "checking systemd units" },
 ];
+/// Programs that our packages install.
+const OURS: [&str; 2] = ["/usr/bin/cluster-", "/usr/lib/cluster-"];
 const UNITS: &str = "deploy/systemd";
 const KINDS: [&str; 5] = ["service", "slice", "target", "timer", "socket"];
 
@@ -105,9 +107,13 @@ fn units(root: &Path) -> Result<()> {
 
 /// Our programs may not be installed where units are verified.
 fn with_programs_of_here(unit: &str) -> String {
-    let line = |line: &str| match line.strip_prefix("ExecStart=/usr/bin/cluster-") {
-        Some(_) => "ExecStart=/bin/true".to_owned(),
-        None => line.to_owned(),
+    let line = |line: &str| match line.split_once('=') {
+        Some((key, program))
+            if key.starts_with("Exec") && OURS.iter().any(|ours| program.starts_with(ours)) =>
+        {
+            format!("{key}=/bin/true")
+        }
+        _ => line.to_owned(),
     };
     unit.lines().map(|text| line(text) + "\n").collect()
 }
@@ -130,8 +136,10 @@ mod tests {
 
     #[test]
     fn programs_that_are_not_installed_are_replaced() {
-        let unit = "[Service]\nExecStart=/usr/bin/cluster-worker\nExecStart=/bin/false\n";
-        let expected = "[Service]\nExecStart=/bin/true\nExecStart=/bin/false\n";
+        let unit = "[Service]\nExecStart=/usr/bin/cluster-worker\nExecStart=/bin/false\n\
+                    ExecStartPost=/usr/lib/cluster-worker/x $MAINPID\n";
+        let expected =
+            "[Service]\nExecStart=/bin/true\nExecStart=/bin/false\nExecStartPost=/bin/true\n";
         assert_eq!(with_programs_of_here(unit), expected);
     }
 }

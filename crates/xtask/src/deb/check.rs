@@ -1,6 +1,7 @@
 //! Install, upgrade, remove and purge the packages in a fresh Debian 12 in a folder: no systemd runs
 //! there, so what is proved is files, modes, users and settings, not units that start.
 
+use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
@@ -34,7 +35,9 @@ impl Machine {
     /// Runs a line of shell there, without a network.
     fn run(&self, line: &str) -> Result<String> {
         let mut command = Command::new("unshare");
-        command.args(["--net", "--mount", "--pid", "--fork", "chroot"]).arg(&self.0);
+        let mut proc = OsString::from("--mount-proc=");
+        proc.push(self.0.join("proc"));
+        command.args(["--net", "--mount", "--pid", "--fork"]).arg(proc).arg("chroot").arg(&self.0);
         command.args(["sh", "-ec", line]).env_clear().env("LANG", "C.UTF-8");
         command
             .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
@@ -50,7 +53,8 @@ impl Machine {
         let mut line = format!("dpkg {action}");
         for deb in debs {
             let name = deb.file_name().context("a package without a name")?;
-            fs::copy(deb, self.0.join("tmp").join(name)).context("copying a package")?;
+            fs::copy(deb, self.0.join("tmp").join(name))
+                .with_context(|| format!("copying {}", deb.display()))?;
             line.push_str(&format!(" /tmp/{}", name.to_string_lossy()));
         }
         self.run(&line).map(drop)
