@@ -307,11 +307,14 @@ fn check_slot_rests(world: &World, service: &Service, slot: u32) {
     let fill: Vec<&Task> =
         world.holders(service.id).into_iter().filter(|task| task.slot == slot).collect();
     if fill.is_empty() {
-        // One that its policy does not restart waits for its turn in a rollout that is stuck.
-        let waits = service.rollout.as_ref().is_some_and(|r| r.state == RolloutState::Running);
+        // One that its policy does not restart waits for its turn in a rollout that is stuck or paused.
+        let waits = service.rollout.as_ref().is_some_and(|rollout| !rollout.state.is_over());
         let spent = |t: &Task| t.reason == Reason::Exhausted || (waits && t.is_wanted());
-        let tasks = world.state.tasks_of_slot(service.id, slot);
-        assert!(tasks.into_iter().any(spent), "slot {slot} of {service:?} is empty");
+        let tasks: Vec<&Task> = world.state.tasks_of_slot(service.id, slot).collect();
+        assert!(
+            tasks.iter().any(|task| spent(task)),
+            "slot {slot} of {service:?} is empty: {tasks:#?}"
+        );
         return;
     }
     if fill.len() > 1 {
