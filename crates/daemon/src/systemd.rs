@@ -72,6 +72,8 @@ mod tests {
     use std::process::{Command, Stdio};
     use std::sync::atomic::{AtomicU32, Ordering};
 
+    use tokio::sync::Notify;
+
     use super::*;
 
     const SOON: Duration = Duration::from_secs(20);
@@ -83,16 +85,23 @@ mod tests {
     async fn daemon() {
         ready("serving");
         status("in session");
-        let rounds = AtomicU32::new(0);
+        let (rounds, is_stuck) = (AtomicU32::new(0), Notify::new());
         let watch = watchdog(|| async {
-            let stuck = rounds.fetch_add(1, Ordering::SeqCst) >= 4;
-            if stuck {
+            if rounds.fetch_add(1, Ordering::SeqCst) >= 4 {
                 stopping("stuck");
+                is_stuck.notify_one();
                 std::future::pending::<()>().await;
             }
             true
         });
-        let _ = tokio::time::timeout(Duration::from_millis(500), watch).await;
+        let stuck_for_long = async {
+            is_stuck.notified().await;
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        };
+        tokio::select! {
+            () = watch => {}
+            () = stuck_for_long => {}
+        }
     }
 
     /// The environment of a process is fixed when it starts, so the daemon is one of its own.
