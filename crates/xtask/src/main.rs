@@ -18,6 +18,7 @@ mod sim;
 mod test;
 mod tidy;
 mod verify;
+mod vm_lab;
 
 use std::process::ExitCode;
 
@@ -52,6 +53,8 @@ enum Command {
     Deb(deb::Args),
     /// Check shell scripts and systemd units.
     Lint,
+    /// A cluster on virtual machines of this computer: up, test, down.
+    VmLab(vm_lab::Args),
     /// Check layers and house rules alone.
     Tidy,
 }
@@ -68,6 +71,7 @@ fn main() -> ExitCode {
         Command::Image => image::run(),
         Command::Deb(args) => deb::run(&args),
         Command::Lint => lint::run(),
+        Command::VmLab(args) => vm_lab::run(&args),
         Command::Tidy => tidy::run(),
     };
     match outcome {

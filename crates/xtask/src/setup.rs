@@ -22,6 +22,19 @@ pub const LAB: &[Tool] = &[
     Tool { program: "curl", package: "curl", purpose: "asking the web app" },
 ];
 
+/// What virtual machines need on top of a lab.
+pub const MACHINES: &[Tool] = &[
+    Tool {
+        program: "qemu-system-x86_64",
+        package: "qemu-system-x86",
+        purpose: "running virtual machines",
+    },
+    Tool { program: "qemu-img", package: "qemu-utils", purpose: "the machines' disks" },
+    Tool { program: "mmdebstrap", package: "mmdebstrap", purpose: "the machines' system" },
+    Tool { program: "mke2fs", package: "e2fsprogs", purpose: "the machines' file system" },
+    Tool { program: "ssh", package: "openssh-client", purpose: "getting into the machines" },
+];
+
 /// What counts instructions.
 pub const VALGRIND: &[Tool] =
     &[Tool { program: "valgrind", package: "valgrind", purpose: "counting instructions" }];

@@ -26,6 +26,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     // Putting a daemon on a machine: settings and systemd, checks of the machine.
     ("cluster-install", &["cluster-daemon"]),
     ("cluster-preflight", &["cluster-model", "cluster-pb", "cluster-identity", "cluster-network"]),
+    ("cluster-vmlab", &[]),
     // Breaks labs and judges them, as a client of the API.
     ("cluster-chaos", &["cluster-lab", "cluster-pb", "cluster-wire", "cluster-identity"]),
     // Speaks as thousands of workers do.
@@ -80,7 +81,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     // What packages say about them.
     ("cluster-manual", &["cluster-manager", "cluster-worker", "cluster-ctl"]),
     ("cluster-example-web", &[]),
-    ("xtask", &["cluster-lab"]),
+    ("xtask", &["cluster-lab", "cluster-vmlab"]),
 ];
 
 /// May see everything.
