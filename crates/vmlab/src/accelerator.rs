@@ -78,8 +78,8 @@ pub(crate) fn probe(base: &Base, scratch: &Path) -> Result<Accelerator> {
     let mut works = false;
     while begin.elapsed() < STARTS_WITHIN && !works && matches!(qemu.try_wait(), Ok(None)) {
         thread::sleep(Duration::from_millis(100));
-        works = fs::read(&console)
-            .is_ok_and(|said| String::from_utf8_lossy(&said).contains(STARTED));
+        works =
+            fs::read(&console).is_ok_and(|said| String::from_utf8_lossy(&said).contains(STARTED));
     }
     let _ = qemu.kill();
     let _ = qemu.wait();

@@ -82,11 +82,17 @@ impl Base {
         for old in [&self.stamp, &self.key, &self.key.with_extension("key.pub")] {
             remove(old)?;
         }
-        run(Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-C", "vm-lab", "-f"]).arg(&self.key))?;
+        run(Command::new("ssh-keygen")
+            .args(["-q", "-t", "ed25519", "-N", "", "-C", "vm-lab", "-f"])
+            .arg(&self.key))?;
         let hook = |name: &str, text: &str| {
             let path = work.join(name);
             fs::write(&path, text).map_err(|source| Error::file("writing", &path, source))?;
-            Ok(format!("sh {} \"$1\" {}", quoted(&path), quoted(&self.key.with_extension("key.pub"))))
+            Ok(format!(
+                "sh {} \"$1\" {}",
+                quoted(&path),
+                quoted(&self.key.with_extension("key.pub"))
+            ))
         };
         let mut command = Command::new("mmdebstrap");
         command
@@ -102,7 +108,8 @@ impl Base {
         take_only(&root.join("boot"), "vmlinuz-", &self.kernel)?;
         take_only(&root.join("boot"), "initrd.img-", &self.initrd)?;
         let disk = work.join("disk");
-        let file = fs::File::create(&disk).map_err(|source| Error::file("creating", &disk, source))?;
+        let file =
+            fs::File::create(&disk).map_err(|source| Error::file("creating", &disk, source))?;
         file.set_len(SIZE).map_err(|source| Error::file("sizing", &disk, source))?;
         run(Command::new("mke2fs")
             .args(["-q", "-t", "ext4", "-E", "lazy_itable_init=1,lazy_journal_init=1", "-d"])

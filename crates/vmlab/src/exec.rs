@@ -27,11 +27,8 @@ pub(crate) fn output(command: &mut Command) -> Result<Output> {
 /// The end of what a failed program said, on whichever stream.
 pub(crate) fn said(output: &Output) -> String {
     let stderr = String::from_utf8_lossy(&output.stderr);
-    let text = if stderr.trim().is_empty() {
-        String::from_utf8_lossy(&output.stdout)
-    } else {
-        stderr
-    };
+    let text =
+        if stderr.trim().is_empty() { String::from_utf8_lossy(&output.stdout) } else { stderr };
     tail(&text)
 }
 

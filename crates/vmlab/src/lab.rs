@@ -298,11 +298,12 @@ fn clear(folder: &Folder) -> Result<()> {
     state::release(folder.root())
 }
 
-/// The machines that have a folder, known or not to a state.
+/// The machines that have a disk, known or not to a state.
 fn names(folder: &Folder) -> Vec<String> {
     let entries = fs::read_dir(folder.run()).into_iter().flatten().flatten();
-    let folders = entries.filter(|entry| entry.path().is_dir());
-    folders.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+    let machines = entries
+        .filter(|entry| entry.file_name().to_str().is_some_and(|name| folder.disk(name).exists()));
+    machines.filter_map(|entry| entry.file_name().into_string().ok()).collect()
 }
 
 fn keep_logs(folder: &Folder) -> Result<PathBuf> {
@@ -312,8 +313,7 @@ fn keep_logs(folder: &Folder) -> Result<PathBuf> {
         for (what, path) in [("console", folder.console(&name)), ("qemu", folder.qemu_log(&name))] {
             let target = logs.join(format!("{name}-{what}.log"));
             if path.exists() {
-                fs::copy(&path, &target)
-                    .map_err(|source| Error::file("copying", &path, source))?;
+                fs::copy(&path, &target).map_err(|source| Error::file("copying", &path, source))?;
             }
         }
     }

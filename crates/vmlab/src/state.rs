@@ -109,8 +109,7 @@ impl Folder {
     pub(crate) fn lock(&self) -> Result<Flock<File>> {
         create(&self.root)?;
         let path = self.root.join("lock");
-        let file =
-            File::create(&path).map_err(|source| Error::file("creating", &path, source))?;
+        let file = File::create(&path).map_err(|source| Error::file("creating", &path, source))?;
         Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
             nix::Error::EWOULDBLOCK => Error::Busy { path },
             errno => Error::system(format!("locking {}", path.display()), errno),
@@ -160,8 +159,7 @@ pub(crate) fn create(folder: &Path) -> Result<()> {
 
 /// Removes a file or folder; one that is not there is fine.
 pub(crate) fn remove(path: &Path) -> Result<()> {
-    let removed =
-        if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+    let removed = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
     match removed {
         Err(source) if source.kind() != io::ErrorKind::NotFound => {
             Err(Error::file("removing", path, source))

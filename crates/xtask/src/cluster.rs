@@ -219,8 +219,13 @@ pub fn kill_process(pid: i32) -> Result<()> {
 
 /// One GET; the body of a 200.
 pub fn ask(address: SocketAddr, path: &str) -> io::Result<String> {
-    let mut stream = TcpStream::connect_timeout(&address, ANSWER_WITHIN)?;
-    stream.set_read_timeout(Some(ANSWER_WITHIN))?;
+    ask_within(address, path, ANSWER_WITHIN)
+}
+
+/// The same, with time for a slow machine.
+pub fn ask_within(address: SocketAddr, path: &str, within: Duration) -> io::Result<String> {
+    let mut stream = TcpStream::connect_timeout(&address, within)?;
+    stream.set_read_timeout(Some(within))?;
     write!(stream, "GET {path} HTTP/1.1\r\nHost: web\r\nConnection: close\r\n\r\n")?;
     let mut answer = String::new();
     stream.take(64 * 1024).read_to_string(&mut answer)?;
@@ -231,7 +236,7 @@ pub fn ask(address: SocketAddr, path: &str) -> io::Result<String> {
     Ok(body.to_owned())
 }
 
-fn parse_replica(body: &str) -> Option<Replica> {
+pub fn parse_replica(body: &str) -> Option<Replica> {
     let field = |name: &str| {
         let mut lines = body.lines().filter_map(|line| line.split_once(' '));
         lines.find(|(key, _)| *key == name).map(|(_, value)| value.to_owned())

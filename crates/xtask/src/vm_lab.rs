@@ -144,9 +144,7 @@ fn up(folder: &Path, args: &Up) -> Result<()> {
     // Ctrl-C ends this one with us; the programs that make the image clean up after themselves.
     phases.run("image", || Ok(VmLab::prepare(&options, &mut say)?))?;
     end_on_interrupt(folder, existed)?;
-    let lab = phases.run("machines", || {
-        Ok(VmLab::up(&options, &mut say)?)
-    })?;
+    let lab = phases.run("machines", || Ok(VmLab::up(&options, &mut say)?))?;
     if let Some(packages) = packages {
         let formed = phases.run("cluster", || form::form(&lab, &packages));
         if let Err(error) = formed {

@@ -84,13 +84,15 @@ fn choose(names: &[String]) -> Result<Vec<&String>> {
 /// Installs, joins, and waits until all nodes are ready.
 pub fn form(lab: &VmLab, packages: &Packages) -> Result<()> {
     let begin = Instant::now();
+    keep_packages(lab, packages)?;
     each(lab.machines(), |machine| install(lab, machine, packages))?;
     tell(begin, "packages are installed");
 
     let [first, others @ ..] = lab.machines() else { bail!("a lab has machines") };
     join(lab, first, None)?;
     tell(begin, &format!("{} has begun the cluster", first.name()));
-    let tokens = Tokens { manager: token(lab, first, "manager")?, worker: token(lab, first, "worker")? };
+    let tokens =
+        Tokens { manager: token(lab, first, "manager")?, worker: token(lab, first, "worker")? };
     // One after the other: the group of managers changes by one at a time.
     let (managers, workers): (Vec<_>, Vec<_>) =
         others.iter().cloned().partition(|machine| machine.role == Role::Manager);
@@ -116,11 +118,14 @@ struct Tokens {
 pub fn each(machines: &[Machine], act: impl Fn(&Machine) -> Result<()> + Sync) -> Result<()> {
     thread::scope(|scope| {
         let act = &act;
-        let running: Vec<_> = machines.iter().map(|machine| scope.spawn(move || act(machine))).collect();
-        let ended = running.into_iter().map(|thread| {
-            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        });
-        ended.fold(Ok(()), |all, one| all.and(one))
+        let running: Vec<_> =
+            machines.iter().map(|machine| scope.spawn(move || act(machine))).collect();
+        // All are waited for; the first error in their order is told.
+        let ended: Vec<Result<()>> = running
+            .into_iter()
+            .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            .collect();
+        ended.into_iter().collect()
     })
 }
 
@@ -184,6 +189,28 @@ fn token(lab: &VmLab, first: &Machine, role: &str) -> Result<String> {
     Ok(token)
 }
 
+/// The packages that the lab was made with, kept as long as it.
+pub fn kept_packages(lab: &VmLab) -> Result<Packages> {
+    Packages::find(&kept(lab))
+}
+
+fn kept(lab: &VmLab) -> PathBuf {
+    lab.run_folder().join("packages")
+}
+
+fn keep_packages(lab: &VmLab, packages: &Packages) -> Result<()> {
+    let folder = kept(lab);
+    if folder.exists() {
+        fs::remove_dir_all(&folder).with_context(|| format!("removing {}", folder.display()))?;
+    }
+    fs::create_dir(&folder).with_context(|| format!("creating {}", folder.display()))?;
+    for file in &packages.files {
+        let name = file.file_name().context("a package has a name")?;
+        fs::copy(file, folder.join(name)).with_context(|| format!("copying {}", file.display()))?;
+    }
+    Ok(())
+}
+
 /// The context file and a clusterctl, for use from this computer.
 fn export(lab: &VmLab, first: &Machine, packages: &Packages) -> Result<()> {
     let script = format!("sh {FOLDER}/provision/share.sh context");
@@ -231,7 +258,7 @@ pub fn ctl_output(lab: &VmLab, args: &[&str]) -> Result<String> {
     let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
     if !output.status.success() {
         let stderr = String::from_utf8_lossy(&output.stderr);
-        bail!("clusterctl {} ({}): {stdout}{}", args.join(" "), output.status, stderr.trim());
+        bail!("clusterctl {} ({}): {stdout}{}", shown(args), output.status, stderr.trim());
     }
     Ok(stdout)
 }
@@ -239,7 +266,13 @@ pub fn ctl_output(lab: &VmLab, args: &[&str]) -> Result<String> {
 pub fn ctl_json(lab: &VmLab, args: &[&str]) -> Result<Value> {
     let text = ctl_output(lab, &[args, &["--output", "json"]].concat())?;
     serde_json::from_str(&text)
-        .with_context(|| format!("clusterctl {} printed no JSON", args.join(" ")))
+        .with_context(|| format!("clusterctl {} printed no JSON", shown(args)))
+}
+
+/// The beginning of a command line is enough to know it by.
+fn shown(args: &[&str]) -> String {
+    const MOST: usize = 120;
+    args.join(" ").chars().take(MOST).collect()
 }
 
 /// Waits until every worker is a ready node, and every manager is one of the group.
@@ -267,11 +300,10 @@ fn missing(lab: &VmLab) -> Result<Vec<String>> {
     let expected = |role: Role| {
         lab.machines().iter().filter(move |machine| machine.role == role).map(Machine::name)
     };
-    let ready =
-        names_where(&nodes, |node| node["role"] == "worker" && node["state"] == "ready");
+    let ready = names_where(&nodes, |node| node["role"] == "worker" && node["state"] == "ready");
     let mut missing: Vec<String> =
         expected(Role::Worker).filter(|name| !ready.contains(name)).collect();
-    let managers = names_where(&info["managers"], |manager| manager["answering"] == true);
+    let managers = names_where(&info["managers"], |manager| manager["heard"] == true);
     missing.extend(expected(Role::Manager).filter(|name| !managers.contains(name)));
     Ok(missing)
 }
