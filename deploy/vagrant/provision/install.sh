@@ -42,8 +42,8 @@ for package in "cluster-$role" clusterctl; do
         echo "install.sh: $folder has no $package: build the packages with \`cargo xtask deb\`" >&2
         exit 1
     fi
-    if dpkg-query --show --showformat '${Status}' "$package" 2>/dev/null |
-        grep -q '^install ok installed$' &&
+    installed=$(dpkg-query --show --showformat '${Status} ${Version}' "$package" 2>/dev/null) || installed=
+    if [ "$installed" = "install ok installed $(dpkg-deb --field "$deb" Version)" ] &&
         sha256sum "$deb" | cut -d ' ' -f 1 | cmp -s - "$seen/$package.sha256"; then
         echo "$package is installed already"
     else
