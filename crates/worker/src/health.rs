@@ -1,5 +1,5 @@
-//! Whether the runtime still answers: calls that take too long make the node unhealthy instead of
-//! letting it look fine.
+//! What makes the node unhealthy instead of letting it look fine: calls of the runtime that take too
+//! long, and assignments that cannot be written down.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -13,6 +13,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 #[derive(Debug, Default)]
 pub struct Health {
     calls: Mutex<Calls>,
+    /// Why what the managers want cannot be taken in.
+    failure: Mutex<Option<String>>,
 }
 
 #[derive(Debug, Default)]
@@ -36,8 +38,24 @@ impl Health {
         Watched { health: self, id }
     }
 
+    /// What the managers want cannot be taken in. Answers whether that is news.
+    pub fn fails(&self, reason: &str) -> bool {
+        let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        failure.replace(reason.to_owned()).as_deref() != Some(reason)
+    }
+
+    /// It can be taken in. Answers whether that is news.
+    pub fn works(&self) -> bool {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).take().is_some()
+    }
+
     /// What is wrong, for people.
     pub fn trouble(&self) -> Option<String> {
+        let failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        failure.or_else(|| self.hanging())
+    }
+
+    fn hanging(&self) -> Option<String> {
         let calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
         // Ids grow with time, so the first is the oldest.
         let (since, what) = calls.running.values().next()?;
@@ -75,6 +93,17 @@ mod tests {
         assert!(long.is_err());
         assert!(health.trouble().unwrap().contains("create of x takes 12 s"));
         hangs.await;
+        assert_eq!(health.trouble(), None);
+    }
+
+    #[test]
+    fn a_failure_is_news_once_and_is_told_until_it_is_over() {
+        let health = Health::default();
+        assert!(!health.works());
+        assert!(health.fails("disk full") && !health.fails("disk full"));
+        assert_eq!(health.trouble().as_deref(), Some("disk full"));
+        assert!(health.fails("read-only"));
+        assert!(health.works() && !health.works());
         assert_eq!(health.trouble(), None);
     }
 }

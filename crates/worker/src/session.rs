@@ -38,6 +38,7 @@ use tonic::{Status, Streaming};
 use crate::assignments::{self, Intake, Table, store};
 use crate::contact::{Beats, Moment};
 use crate::endpoints::{self, Following, Told};
+use crate::host::chain;
 use crate::logs::Requests;
 use crate::node::Node;
 use crate::pulse;
@@ -61,6 +62,8 @@ const HEARTBEAT_PERIOD: Duration = Duration::from_secs(1);
 const LEAVE_MAX: Duration = Duration::from_secs(60);
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_secs(2);
+/// How long after assignments could not be written down it is tried again.
+const WRITE_RETRY: Duration = Duration::from_secs(1);
 
 /// Why a session ended.
 #[derive(Debug, thiserror::Error)]
@@ -79,8 +82,6 @@ pub enum Ended {
     Assignments(#[source] assignments::Refused),
     #[error("its endpoints were refused")]
     Endpoints(#[source] endpoints::Refused),
-    #[error("the assignments could not be written down")]
-    Store(#[source] store::Error),
     #[error("the assignments could not be written down: the write was interrupted")]
     Interrupted,
 }
@@ -194,6 +195,9 @@ impl Agent {
         let mut followed = self.following.followed();
         followed.mark_changed();
         let mut intake = Intake::default();
+        // What could not be written down yet, and when it is tried again.
+        let mut unwritten: Option<Table> = None;
+        let mut write_at = Instant::now();
         let mut told = Told::default();
         let mut beats = Beats::default();
         let mut period = HEARTBEAT_PERIOD;
@@ -216,7 +220,16 @@ impl Agent {
                             tracing::debug!(session_id = welcome.session_id, ?period, "welcome");
                         }
                         Some(Heard::Assignments(message)) => {
-                            self.take_assignments(&mut intake, message).await?;
+                            let base = unwritten.as_ref().unwrap_or(&self.table);
+                            let accepted = intake.accept(base, message);
+                            if let Some(table) = accepted.map_err(Ended::Assignments)? {
+                                unwritten = self.take_assignments(table).await?;
+                                write_at = Instant::now() + WRITE_RETRY;
+                                if unwritten.is_some() {
+                                    // The managers shall know at once.
+                                    beat = Instant::now();
+                                }
+                            }
                         }
                         Some(Heard::Reported(reported)) => {
                             reporting.acknowledged(reported.sequence);
@@ -242,6 +255,12 @@ impl Agent {
                         None => {}
                     }
                 }
+                () = tokio::time::sleep_until(write_at), if unwritten.is_some() => {
+                    if let Some(table) = unwritten.take() {
+                        unwritten = self.take_assignments(table).await?;
+                    }
+                    write_at = Instant::now() + WRITE_RETRY;
+                }
                 report = reporting.next() => out.say(Said::Report(report))?,
                 () = tokio::time::sleep_until(beat) => {
                     let sequence = beats.next(Moment::now());
@@ -259,13 +278,9 @@ impl Agent {
         }
     }
 
-    async fn take_assignments(
-        &mut self,
-        intake: &mut Intake,
-        message: pb::Assignments,
-    ) -> Result<(), Ended> {
-        let accepted = intake.accept(&self.table, message).map_err(Ended::Assignments)?;
-        let Some(table) = accepted else { return Ok(()) };
+    /// Writes them down, then acts on them. Gives them back when they cannot be written: nobody acts on
+    /// what a restart would forget, and until then the node is no place for more.
+    async fn take_assignments(&mut self, table: Table) -> Result<Option<Table>, Ended> {
         tracing::debug!(
             term = table.stamp.term,
             version = table.stamp.version,
@@ -275,10 +290,17 @@ impl Agent {
         if table.tasks != self.table.tasks {
             let path = self.node.data.assignments();
             let written = table.clone();
-            cluster_daemon::blocking(move || store::save(&path, &written))
-                .await
-                .map_err(|_| Ended::Interrupted)?
-                .map_err(Ended::Store)?;
+            let saved = cluster_daemon::blocking(move || store::save(&path, &written));
+            if let Err(error) = saved.await.map_err(|_| Ended::Interrupted)? {
+                let reason = format!("its assignments cannot be written down: {}", chain(&error));
+                if self.node.health.fails(&reason) {
+                    tracing::warn!(reason, "nothing new is begun or ended here; trying again");
+                }
+                return Ok(Some(table));
+            }
+        }
+        if self.node.health.works() {
+            tracing::info!("assignments can be written down again");
         }
         self.table = table;
         // Whoever is told to end a task now shall wait for the balancers.
@@ -293,7 +315,7 @@ impl Agent {
             hearing.present = true;
             news
         });
-        Ok(())
+        Ok(None)
     }
 
     /// A manager has heard what was sent at this moment. Written down beside the session, which

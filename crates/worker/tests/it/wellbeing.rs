@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use cluster_pb::dispatcher::v1 as pb;
 use cluster_pb::dispatcher::v1::manager_message::Item as Says;
+use cluster_pb::dispatcher::v1::worker_message::Item as Told;
 use cluster_pb::types::v1 as types;
 use cluster_runtime::{ExecAnswer, Runtime, State};
 use tokio::net::TcpListener;
@@ -191,5 +192,44 @@ async fn a_manager_that_is_out_of_touch_itself_starts_no_such_task() {
     assert!(tokio::time::timeout(Duration::from_millis(400), early).await.is_err());
     manager.set_hears(true);
     session.recorded(&id(1), "running").await;
+    site.stop(scope).await;
+}
+
+/// As when the disk is full: in the same session the managers hear why nothing happens, the container
+/// that runs is left alone, and everything goes on once there is room again.
+#[tokio::test(flavor = "multi_thread")]
+async fn assignments_that_cannot_be_written_make_the_node_unhealthy_and_are_kept() {
+    let (mut manager, mut site) = begin().await;
+    let scope = site.start(&[manager.address()]).await;
+    let (mut session, _) = manager.session().await;
+    session.assign(10, true, vec![task(1, "running")]).await;
+    session.recorded(&id(1), "running").await;
+
+    let file = site.dir.path().join("assignments");
+    std::fs::remove_file(&file).unwrap();
+    std::fs::create_dir_all(file.join("in-the-way")).unwrap();
+    session.assign(11, false, vec![task(2, "running")]).await;
+    let trouble = |wanted: &'static str| {
+        move |told| match told {
+            Told::Heartbeat(beat) if beat.trouble.contains(wanted) => Some(beat.trouble),
+            _ => None,
+        }
+    };
+    let told = session.expect(trouble("its assignments cannot be written down: ")).await;
+    assert!(told.contains("assignments"), "{told}");
+    // What comes meanwhile counts too.
+    session.assign(12, false, vec![task(3, "running")]).await;
+    session.expect(trouble("its assignments")).await;
+    site.has(&[&id(1)]).await;
+
+    std::fs::remove_dir_all(&file).unwrap();
+    session.recorded(&id(2), "running").await;
+    session.recorded(&id(3), "running").await;
+    session
+        .expect(|told| {
+            matches!(told, Told::Heartbeat(beat) if beat.trouble.is_empty()).then_some(())
+        })
+        .await;
+    assert!(file.is_file(), "acted on before it was written down");
     site.stop(scope).await;
 }

@@ -21,6 +21,8 @@ use crate::dispatch::reports::Batch;
 
 /// Reports of one worker that may wait for their commit.
 const REPORTS_PENDING_MAX: usize = 64;
+/// Begins the notice that says why a node is unhealthy.
+const TROUBLE: &str = "unhealthy: ";
 /// How often a node that is not ready is declared ready again.
 const READY_RETRY: Duration = Duration::from_millis(500);
 
@@ -168,17 +170,17 @@ impl<'a> Inbound<'a> {
         Ok(None)
     }
 
-    /// A runtime in trouble is part of the node's description.
+    /// Trouble is part of the node's description.
     fn note_health(&mut self, trouble: &str) {
         let healthy = trouble.is_empty();
         if healthy == self.description.healthy {
             return;
         }
         self.description.healthy = healthy;
-        self.description.notices.retain(|notice| !notice.starts_with("runtime: "));
+        self.description.notices.retain(|notice| !notice.starts_with(TROUBLE));
         if !healthy {
             let shown: String = trouble.chars().take(200).collect();
-            self.description.notices.push(format!("runtime: {shown}"));
+            self.description.notices.push(format!("{TROUBLE}{shown}"));
         }
         self.declared = None;
     }

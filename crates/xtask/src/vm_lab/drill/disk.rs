@@ -1,6 +1,6 @@
 //! No free byte where a daemon keeps its data: it says so, and goes on once there is room.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Result, bail, ensure};
 
@@ -10,8 +10,6 @@ use super::Drill;
 /// Below the data folder, so that it is the same file system wherever that is.
 const FILL: &str = "/var/lib/cluster-fill";
 const SERVICE: &str = "roomy";
-/// A worker in session has told the managers by then.
-const REPORTED_WITHIN: Duration = Duration::from_secs(15);
 const WRITES_BETWEEN_LOOKS: usize = 8;
 /// What the kernel calls it.
 const FULL: &str = "no space left";
@@ -42,10 +40,9 @@ pub(super) fn free_all(drill: &Drill<'_>) -> Result<()> {
 pub(super) fn worker(drill: &Drill<'_>) -> Result<()> {
     let lab = drill.lab;
     let victim = drill.occupied()?;
-    let since = now(drill, &victim)?;
     fill(drill, &victim)?;
     println!("    {victim} has no free byte");
-    let outcome = full_worker(drill, &victim, &since);
+    let outcome = full_worker(drill, &victim);
     let begin = Instant::now();
     free(drill, &victim)?;
     outcome?;
@@ -61,26 +58,27 @@ pub(super) fn worker(drill: &Drill<'_>) -> Result<()> {
 }
 
 /// A new task on the full node says why it does not run; those from before go on.
-fn full_worker(drill: &Drill<'_>, victim: &str, since: &str) -> Result<()> {
+fn full_worker(drill: &Drill<'_>, victim: &str) -> Result<()> {
     let lab = drill.lab;
     let before = drill.running_tasks(super::SERVICE)?;
     let begin = Instant::now();
     let constraint = format!("node.hostname=={victim}");
     let create = ["service", "create", "--detach", "--name", SERVICE, "--constraint", &constraint];
     form::ctl_output(lab, &[&create[..], &["--restart-max-delay", "5s", "web:1"]].concat())?;
-    // A worker that cannot even write down what it is to run has no task to tell of; then its
-    // journal must do.
+    // A worker that cannot even write down what it is to run has no task to tell of; then its node does.
     let told = drill.retry("a word about the full disk", || {
         let reasons = reasons(drill, SERVICE)?;
         if reasons.to_lowercase().contains(FULL) {
             return Ok(format!("service ps says: {reasons}"));
         }
-        let journal = journal(drill, victim, "cluster-worker", since)?;
-        match journal.lines().find(|line| line.to_lowercase().contains(FULL)) {
-            Some(line) if begin.elapsed() > REPORTED_WITHIN => {
-                Ok(format!("the journal says, service ps does not: {line}"))
-            }
-            _ => bail!("nobody says that the disk is full; service ps says: {reasons}"),
+        let node = form::ctl_json(lab, &["node", "inspect", victim])?;
+        let notices = node["notices"].as_array().map_or(&[][..], Vec::as_slice).iter();
+        let notice = notices.filter_map(|notice| notice.as_str()).find(|notice| {
+            notice.starts_with("unhealthy: ") && notice.to_lowercase().contains(FULL)
+        });
+        match notice {
+            Some(notice) => Ok(format!("node inspect says: {notice}")),
+            None => bail!("nobody says that the disk is full; service ps says: {reasons}"),
         }
     })?;
     drill.tell(begin, &told);
