@@ -27,6 +27,10 @@ pub(crate) fn plan(view: &View<'_>, steps: &mut Steps) {
             Verdict::Now if !steps.take_room() => return,
             Verdict::Now => go(view, &leaving, steps),
             Verdict::Finishes { until_ms } | Verdict::Waits { until_ms, .. } => {
+                // Those that are waited for lose hope when others take the last node they could go to.
+                if matches!(leaving.verdict, Verdict::Waits { .. }) {
+                    steps.mind_others();
+                }
                 if let Some(at_ms) = until_ms {
                     steps.wake_at(at_ms);
                 }

@@ -115,7 +115,10 @@ pub fn plan(view: &State, scope: Scope<'_>, now: impl Into<Now>, ids: &mut Ids) 
             pass.reconcile(service, ids);
         }
         pass.schedule(ids);
-        let dirty = std::mem::take(&mut pass.dirty);
+        let mut dirty = std::mem::take(&mut pass.dirty);
+        if !dirty.is_empty() {
+            dirty.append(&mut pass.minding);
+        }
         services = with_parents(&pass.state, &dirty).into_iter().collect();
         if services.is_empty() || pass.slots_left == 0 {
             break;
@@ -146,6 +149,8 @@ struct Pass {
     calm: Option<bool>,
     /// Services that changed in this round.
     dirty: BTreeSet<ServiceId>,
+    /// Services that are looked at again when any other changed.
+    minding: BTreeSet<ServiceId>,
     slots_left: usize,
     placements_left: usize,
     /// The last round left something undone.
@@ -163,6 +168,7 @@ impl Pass {
             plan: Plan::default(),
             calm: None,
             dirty: BTreeSet::new(),
+            minding: BTreeSet::new(),
             slots_left: SLOTS_MAX,
             placements_left: PLACEMENTS_MAX,
             bounded: false,
@@ -227,6 +233,9 @@ impl Pass {
             if !self.plan.notes.contains(&note) {
                 self.plan.notes.push(note);
             }
+        }
+        if done.minds_others {
+            self.minding.insert(view.service.id);
         }
         if done.changes.is_empty() {
             return false;

@@ -199,6 +199,7 @@ pub(crate) struct Steps {
     launches: Vec<u64>,
     wake_at_ms: Option<u64>,
     notes: Vec<Note>,
+    minds_others: bool,
 }
 
 /// A stage's steps once it is done.
@@ -208,6 +209,8 @@ pub(crate) struct Stage {
     pub bounded: bool,
     pub wake_at_ms: Option<u64>,
     pub notes: Vec<Note>,
+    /// See [`Steps::mind_others`].
+    pub minds_others: bool,
 }
 
 impl Steps {
@@ -220,6 +223,7 @@ impl Steps {
             launches: Vec::new(),
             wake_at_ms: None,
             notes: Vec::new(),
+            minds_others: false,
         }
     }
 
@@ -284,6 +288,12 @@ impl Steps {
         self.notes.push(note);
     }
 
+    /// What was decided may be otherwise once other services have moved: they take room on nodes and
+    /// leave it.
+    pub fn mind_others(&mut self) {
+        self.minds_others = true;
+    }
+
     /// Old tasks are let go before new ones are made: a slot takes one at a time, or two of which
     /// one is there first.
     pub fn finish(self, room: usize, service: ServiceId, ids: &mut Ids) -> Stage {
@@ -302,6 +312,7 @@ impl Steps {
             bounded: self.bounded,
             wake_at_ms: self.wake_at_ms,
             notes: self.notes,
+            minds_others: self.minds_others,
         }
     }
 }
