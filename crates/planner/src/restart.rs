@@ -100,7 +100,10 @@ fn succeed(view: &View<'_>, slot: &Slot<'_>, last: &Task, steps: &mut Steps) {
         new.not_before_ms = new.not_before_ms.max(view.now_ms.saturating_add(delay_ms));
     } else if !job && new.beside.is_none() && has_another_to_try(view, slot, last) {
         if view.fresh_revision() == view.service.revision {
-            // The rollout gets there, within its bounds.
+            // The rollout gets there, within its bounds; or the task's own policy allows more before.
+            let policy = policy(view, last);
+            let at_ms = policy.and_then(|p| attempts::counts_anew_at(p, slot, last, view.now_ms));
+            at_ms.into_iter().for_each(|at_ms| steps.wake_at(at_ms));
             return;
         }
         new.reason = Reason::Update;

@@ -35,3 +35,17 @@ fn made(policy: &RestartPolicy, slot: &Slot<'_>, last: &Task, now_ms: u64) -> u3
     });
     last.restarts.saturating_sub(base)
 }
+
+/// When a policy with a window counts otherwise than now: the next moment at which one of the slot's
+/// tasks leaves the window.
+pub(super) fn counts_anew_at(
+    policy: &RestartPolicy,
+    slot: &Slot<'_>,
+    last: &Task,
+    now_ms: u64,
+) -> Option<u64> {
+    let window_ms = policy.window_ms?;
+    let known = slot.tasks().filter(|task| task.revision == last.revision);
+    let leave = known.map(|task| task.created_at_ms.saturating_add(window_ms));
+    leave.filter(|at_ms| *at_ms > now_ms).min()
+}
