@@ -12,6 +12,10 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// A unit that is not even starting by then will not.
 const IDLE_MAX: Duration = Duration::from_secs(5);
 const SAY_EVERY: Duration = Duration::from_secs(10);
+/// Ends of names: where the daemon keeps everything, and what is shown nowhere.
+const DATA_DIR: &str = "_DATA_DIR";
+const TOKEN: &str = "_TOKEN";
+const HIDDEN: &str = "(not shown)";
 
 /// How far a data folder's daemon has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -166,6 +170,9 @@ pub fn enlist(
     };
     let unit = plan.unit.to_owned();
     if (plan.standing)() != Standing::Stranger {
+        if (plan.standing)() == Standing::Member {
+            forget_once(plan)?;
+        }
         let Stopped { after, state, words } = stopped;
         return Err(Error::NotReady { unit, after, state, words });
     }
@@ -183,10 +190,18 @@ fn service(plan: &Plan<'_>) -> String {
 /// What the user set for good must not silently win over what was asked for now.
 fn check_defaults(plan: &Plan<'_>) -> Result<(), Error> {
     let text = env_file::read(plan.defaults)?.unwrap_or_default();
+    let data_dir = plan.data_dir.to_string_lossy().into_owned();
     for (name, theirs) in env_file::parse(&text) {
-        let ours = plan.kept.iter().chain(&plan.once).find(|(other, _)| *other == name);
-        if let Some((_, ours)) = ours.filter(|(_, ours)| *ours != theirs) {
-            let (path, ours) = (plan.defaults.to_owned(), ours.clone());
+        let given = plan.asked.iter().chain(&plan.once).find(|(other, _)| *other == name);
+        let ours = match given {
+            Some((_, ours)) => ours,
+            // Where the daemon looks is where we look, whoever says so.
+            None if name.ends_with(DATA_DIR) => &data_dir,
+            None => continue,
+        };
+        if *ours != theirs {
+            let shown = |value: &str| if name.ends_with(TOKEN) { HIDDEN } else { value }.to_owned();
+            let (path, theirs, ours) = (plan.defaults.to_owned(), shown(&theirs), shown(ours));
             return Err(Error::Overruled { path, name, theirs, ours });
         }
     }
@@ -218,22 +233,30 @@ fn prepare(plan: &Plan<'_>, before: Standing, previous: Option<&str>) -> Result<
 /// Takes what was needed once out of the file.
 fn forget_once(plan: &Plan<'_>) -> Result<(), Error> {
     let Some(text) = env_file::read(plan.env_file)? else { return Ok(()) };
-    let settings = env_file::parse(&text);
-    let is_once = |name: &str| {
-        plan.once.iter().any(|(once, _)| once == name) || plan.transient.contains(&name)
-    };
-    if !settings.iter().any(|(name, _)| is_once(name)) {
+    if !names_once(plan, &text) {
         return Ok(());
     }
-    let kept: Settings = settings.into_iter().filter(|(name, _)| !is_once(name)).collect();
+    let settings = env_file::parse(&text).into_iter();
+    let kept: Settings = settings.filter(|(name, _)| !is_once(plan, name)).collect();
     Ok(env_file::write(plan.env_file, plan.command, &kept)?)
+}
+
+/// Not for the file of a member.
+fn is_once(plan: &Plan<'_>, name: &str) -> bool {
+    plan.once.iter().any(|(once, _)| once == name) || plan.transient.contains(&name)
+}
+
+fn names_once(plan: &Plan<'_>, text: &str) -> bool {
+    env_file::parse(text).iter().any(|(name, _)| is_once(plan, name))
 }
 
 fn undo(plan: &Plan<'_>, systemd: &Systemd, previous: Option<&str>) -> Result<(), Error> {
     systemd.disable(&service(plan))?;
     match previous {
-        // What an interrupted attempt left is no more worth than this one.
-        Some(text) if !env_file::is_ours(text) => Ok(env_file::restore(plan.env_file, text)?),
+        // What an interrupted attempt left is no more worth than this one; a member's is.
+        Some(text) if !env_file::is_ours(text) || !names_once(plan, text) => {
+            Ok(env_file::restore(plan.env_file, text)?)
+        }
         _ => Ok(env_file::remove(plan.env_file)?),
     }
 }
@@ -249,7 +272,15 @@ fn wait(plan: &Plan<'_>, systemd: &Systemd, say: &mut dyn FnMut(&str)) -> Result
     let begun = Instant::now();
     let (mut told, mut told_at) = (String::new(), begun);
     loop {
-        let state = systemd.state(&service(plan)).unwrap_or_default();
+        let state = match systemd.state(&service(plan)) {
+            Ok(state) => state,
+            // A bus that is slow for a moment says nothing about the unit.
+            Err(_) if begun.elapsed() < plan.wait => {
+                thread::sleep(LOOK_EVERY);
+                continue;
+            }
+            Err(_) => UnitState::default(),
+        };
         if state.is_active() && (plan.standing)() == Standing::Member {
             return Ok(());
         }

@@ -23,7 +23,8 @@ esac
 
 if [ $# -eq 0 ]; then
     [ "$role" = manager ] || usage
-    exec cluster-manager init --advertise "$address"
+    # Without the commands for further machines: they have the tokens in them.
+    exec cluster-manager init --quiet --advertise "$address"
 fi
 [ $# -ge 2 ] || usage
 token=$1

@@ -187,3 +187,30 @@ fn refusals_change_nothing() {
     assert!(error.contains("systemctl stop cluster-worker"), "{error}");
     assert!(!machine.has("env") && !machine.has("seen-env"), "nothing was written or started");
 }
+
+#[test]
+fn a_members_settings_come_back_when_another_attempt_fails() {
+    let machine = Machine::new("echo failed > active");
+    let kept = pairs(&[("CLUSTER_WORKER_NAME", "w1"), ("CLUSTER_WORKER_LABEL", "rack=a")]);
+    env_file::write(&machine.at("env"), "cluster-worker join", &kept).unwrap();
+    assert!(matches!(machine.enlist(), Err(Error::Undone { .. })));
+    assert_eq!(machine.settings(), Some(kept));
+}
+
+#[test]
+fn another_token_in_the_users_file_is_refused_and_shown_nowhere() {
+    let machine = Machine::new(READY);
+    fs::write(machine.at("defaults"), "CLUSTER_JOIN_TOKEN=older\n").unwrap();
+    let error = machine.enlist().unwrap_err().to_string();
+    assert!(error.contains("CLUSTER_JOIN_TOKEN") && error.contains(HIDDEN), "{error}");
+    assert!(!error.contains("older") && !error.contains("secret"), "{error}");
+    assert!(!machine.has("seen-env"), "nothing was started");
+}
+
+#[test]
+fn a_data_folder_of_the_users_file_must_be_the_one_that_is_looked_at() {
+    let machine = Machine::new(READY);
+    fs::write(machine.at("defaults"), "CLUSTER_WORKER_DATA_DIR=/elsewhere\n").unwrap();
+    let error = machine.enlist().unwrap_err().to_string();
+    assert!(error.contains("CLUSTER_WORKER_DATA_DIR=/elsewhere"), "{error}");
+}

@@ -75,13 +75,20 @@ pub async fn run(args: &Args, invocation: &mut Invocation) -> Result<(), Error> 
         return Err(Error::usage("--ssh names no machine"));
     };
     let mut done = Vec::new();
-    let cluster = found(args, first, invocation).await?;
+    let mut cluster = found(args, first, invocation).await?;
     done.push(format!("{first} is the first manager"));
     for (role, hosts) in [("manager", others), ("worker", args.workers.as_slice())] {
         for host in hosts {
             let joined = join(args, &cluster, role, host, invocation).await;
             joined.map_err(|error| so_far(error, &done))?;
             done.push(format!("{host} is a {role}"));
+        }
+        if role == "manager" {
+            // The first manager's own context names it alone; this one outlives it.
+            let known =
+                managers(&cluster, invocation).await.map_err(|error| so_far(error, &done))?;
+            cluster.managers = known;
+            Store::of_user()?.save(&cluster, false)?;
         }
     }
     invocation.printer.say(&format!(
@@ -147,8 +154,7 @@ async fn join(
     let mut client = Client::new(cluster, invocation.global.timeout)?;
     let request = GetTokenRequest { role: role.to_owned(), rotate: false };
     let token = client.get_token(request).await?.token;
-    let known = client.get_cluster(GetClusterRequest { stale: true, ..Default::default() }).await?;
-    let managers: Vec<String> = known.managers.into_iter().map(|manager| manager.address).collect();
+    let managers = managers(cluster, invocation).await?;
     let program = format!("cluster-{role}");
     let mut words = vec![program.as_str(), "join", "--token", "-"];
     let ignored = args.ignore_preflight.join(",");
@@ -157,6 +163,13 @@ async fn join(
     }
     words.extend(managers.iter().map(String::as_str));
     remote(args, host, &words, Some(token.as_str())).await.map(drop)
+}
+
+/// Addresses of all managers.
+async fn managers(cluster: &Context, invocation: &Invocation) -> Result<Vec<String>, Error> {
+    let mut client = Client::new(cluster, invocation.global.timeout)?;
+    let known = client.get_cluster(GetClusterRequest { stale: true, ..Default::default() }).await?;
+    Ok(known.managers.into_iter().map(|manager| manager.address).collect())
 }
 
 /// Runs a command as root on a machine; its stdout.
@@ -205,6 +218,9 @@ async fn ssh(
     let script = format!(
         "PATH=$PATH:/usr/sbin:/sbin; if [ \"$(id -u)\" = 0 ]; then {quoted}; else sudo -n {quoted}; fi"
     );
+    // The user's own shell there may be of another kind.
+    let script = shlex::try_join(["sh", "-c", &script])
+        .map_err(|error| Error::usage("a word cannot be quoted").cause(error.to_string()))?;
     let mut child = Command::new(&args.ssh_program)
         .args(["-o", "BatchMode=yes", "-o", "ConnectTimeout=15", "--", host, &script])
         .stdin(Stdio::piped())
