@@ -7,6 +7,7 @@
 mod backoff;
 mod blocking;
 mod build;
+mod chain;
 pub mod fsx;
 mod lock;
 mod panics;
@@ -19,5 +20,6 @@ pub mod telemetry;
 pub use backoff::Backoff;
 pub use blocking::blocking;
 pub use build::{BuildInfo, build_info};
+pub use chain::chain;
 pub use lock::{DataDirLock, Error as LockError};
 pub use scope::{Failure, OnError, Outcome, Scope, Stuck};

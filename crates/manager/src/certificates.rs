@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use cluster_daemon::chain;
 use cluster_identity::{
     Ca, Context as ContextFile, Identity, KeyAndCsr, Leaf, SecretPem, Subject, TlsIdentity,
     UnlockKey, now_unix, renew_at,
@@ -20,7 +21,7 @@ use cluster_model::{CaPhase, Command, Secure, State};
 use cluster_wire::{Code, Failure};
 use tokio::time::Instant;
 
-use crate::context::{Context, chain};
+use crate::context::Context;
 use crate::founding::ADMIN_CONTEXT;
 use crate::keys::KeyStore;
 use crate::raft::View;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use cluster_daemon::chain;
 use cluster_identity::{ChannelOptions, TlsClient, TlsIdentity};
 use cluster_model::{Command, NodeId, Reply};
 use cluster_mutants::{Mutant, is};
@@ -61,16 +62,4 @@ fn failure_of(error: ProposeError) -> Failure {
         ProposeError::Encode(_) => Code::Internal,
     };
     Failure::new(code, chain(&error))
-}
-
-/// An error with its causes on one line.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

@@ -11,13 +11,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use cluster_daemon::systemd;
+use cluster_daemon::{chain, systemd};
 use cluster_identity::UnlockKey;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
 
 use crate::cli::{Cli, Unlock};
-use crate::context::chain;
 use crate::keys::{Error, KeyStore};
 
 const SOCKET: &str = "unlock.sock";

@@ -186,7 +186,7 @@ pub(crate) fn encode(endpoints: &Endpoints) -> Result<Vec<u8>, serde_json::Error
 async fn save(path: PathBuf, endpoints: Arc<Endpoints>) {
     let written = cluster_daemon::blocking(move || {
         let bytes = encode(&endpoints).map_err(|error| error.to_string())?;
-        durable::replace_unsynced(&path, &bytes).map_err(|error| crate::host::chain(&error))
+        durable::replace_unsynced(&path, &bytes).map_err(|error| cluster_daemon::chain(&error))
     });
     if let Ok(Err(error)) = written.await {
         tracing::warn!(%error, "endpoints could not be kept for the next start");

@@ -1,11 +1,11 @@
 //! The real machine behind the seams of [`crate::node`]: image store, bridge, routing mesh.
 
 use std::collections::{HashMap, HashSet};
-use std::error::Error as StdError;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use cluster_daemon::chain;
 use cluster_image::{Image, ImageStore, Progress, PullPolicy, Reference, RegistryOptions};
 use cluster_network::mesh::{HostPort, HostPortError, Mesh};
 use cluster_network::{Attachment, Bridge, Endpoints};
@@ -99,20 +99,4 @@ impl Balancers for Meshed {
     async fn drained(&self, task: &str) {
         self.0.drained(task).await;
     }
-}
-
-/// An error with all of its causes on one line.
-pub(crate) fn chain(error: &(dyn StdError + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let part = error.to_string();
-        // Some layers repeat their cause in their own words.
-        if !text.contains(&part) {
-            text.push_str(": ");
-            text.push_str(&part);
-        }
-        cause = error.source();
-    }
-    text
 }

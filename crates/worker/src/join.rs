@@ -138,7 +138,7 @@ pub async fn join(
         for address in addresses {
             match try_join(address, token, name, net).await {
                 Err(Error::Connect { source, .. }) if may_pass(&source) => {
-                    last = crate::host::chain(&source);
+                    last = cluster_daemon::chain(&source);
                 }
                 Err(Error::Refused { status, .. }) if may_come_back(&status) => {
                     last = format!("{address}: {}", status.message());

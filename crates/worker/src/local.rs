@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use cluster_daemon::chain;
 use cluster_image::ImageStore;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader as AsyncBufReader};
@@ -19,7 +20,6 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 
 use crate::data_dir::DataDir;
-use crate::host::chain;
 
 const REQUEST_BYTES_MAX: u64 = 16 << 10;
 const ANSWER_BYTES_MAX: u64 = 16 << 20;

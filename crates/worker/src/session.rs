@@ -18,7 +18,7 @@ use std::error::Error as StdError;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cluster_daemon::{Backoff, Scope};
+use cluster_daemon::{Backoff, Scope, chain};
 use cluster_identity::{
     ChannelOptions, ConnectError, TlsClient, TlsIdentity, connect, find_connect_error,
 };
@@ -38,7 +38,6 @@ use tonic::{Status, Streaming};
 use crate::assignments::{self, Intake, Table, store};
 use crate::contact::{Beats, Moment};
 use crate::endpoints::{self, Following, Told};
-use crate::host::chain;
 use crate::logs::Requests;
 use crate::node::Node;
 use crate::pulse;

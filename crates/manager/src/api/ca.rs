@@ -1,5 +1,6 @@
 //! Joining, renewal and coming back: the only ways to a certificate.
 
+use cluster_daemon::chain;
 use cluster_identity::{CaDigest, JoinSecret, JoinToken, Leaf, Role, Subject, now_unix};
 use cluster_model::{CaPhase, Cluster, Command, NodeId, Secure, validate};
 use cluster_pb::ca::v1::ca_server::Ca as CaRpc;
@@ -13,7 +14,7 @@ use tonic::{Request, Response, Status};
 use super::{node_of, peer_of};
 use crate::certificates::sign;
 use crate::clock::wall_ms;
-use crate::context::{Context, chain, mint};
+use crate::context::{Context, mint};
 
 /// How far a joiner's clock may be off: certificates are backdated an hour, so more would make a
 /// fresh one look not yet valid.

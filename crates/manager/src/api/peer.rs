@@ -2,7 +2,7 @@
 
 use std::pin::Pin;
 
-use cluster_daemon::OnError;
+use cluster_daemon::{OnError, chain};
 use cluster_model::{Command, Manager, NodeId, State};
 use cluster_pb::control::v1::{ChangeManagerRequest, ChangeManagerResponse, ListManagersResponse};
 use cluster_pb::peer::v1 as pb;
@@ -14,7 +14,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::node_of;
-use crate::context::{Context, chain};
+use crate::context::Context;
 use crate::dispatch::logs::{QUEUE, Wanted, collect};
 use crate::managers::{change, survey};
 

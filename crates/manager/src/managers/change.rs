@@ -7,6 +7,7 @@
 
 use std::time::Duration;
 
+use cluster_daemon::chain;
 use cluster_model::{Command, NodeId, State};
 use cluster_pb::control::v1 as pb;
 use cluster_pb::peer::v1::peer_client::PeerClient;
@@ -17,7 +18,7 @@ use tonic::Status;
 
 use super::survey;
 use crate::api::lookup;
-use crate::context::{Context, chain};
+use crate::context::Context;
 use crate::raft::MembersError;
 
 /// How long a change looks for a leader that does it, in all.

@@ -13,10 +13,10 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use cluster_archive::Header;
-use cluster_daemon::fsx;
+use cluster_daemon::{chain, fsx};
 
 use crate::clock::wall_ms;
-use crate::context::{Context, chain};
+use crate::context::Context;
 use crate::raft::View;
 
 /// Folder in the data folder, unless another is given.

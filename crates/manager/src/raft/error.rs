@@ -150,14 +150,7 @@ impl StorageError {
 
     /// The message with all its causes on one line, for places that keep only text.
     pub fn chain(&self) -> String {
-        let mut text = self.to_string();
-        let mut cause = std::error::Error::source(self);
-        while let Some(error) = cause {
-            text.push_str(": ");
-            text.push_str(&error.to_string());
-            cause = error.source();
-        }
-        text
+        cluster_daemon::chain(self)
     }
 }
 

@@ -5,6 +5,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use cluster_daemon::chain;
 use cluster_model::spec::Check;
 use cluster_runtime::{ContainerId, ExecSession, ExecSpec};
 use http_body_util::Empty;
@@ -14,7 +15,6 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::TcpStream;
 
-use crate::host::chain;
 use crate::node::Node;
 
 /// Output of a command that is kept, of each stream.

@@ -1,11 +1,11 @@
 //! Settings of the cluster, and what managers answer of themselves.
 
+use cluster_daemon::chain;
 use cluster_model::{Command, Upkeep};
 use cluster_pb::control::v1 as pb;
 use cluster_wire::{Code, Failure, spec};
 
 use super::{ControlService, cluster_of};
-use crate::context::chain;
 use crate::dispatch::table::lock;
 use crate::raft::View;
 

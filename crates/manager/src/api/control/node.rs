@@ -1,5 +1,6 @@
 //! Nodes, the cluster and its tokens.
 
+use cluster_daemon::chain;
 use cluster_identity::{CaDigest, JoinSecret, JoinToken, Role};
 use cluster_model::cluster::Secret;
 use cluster_model::{
@@ -13,7 +14,6 @@ use tonic::Status;
 
 use super::{ControlService, cluster_of, page, page_limit};
 use crate::api::lookup::{self, Member};
-use crate::context::chain;
 use crate::managers::{change, survey};
 use crate::raft::View;
 

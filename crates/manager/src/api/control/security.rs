@@ -1,5 +1,6 @@
 //! Certificates and locks, as users see and change them.
 
+use cluster_daemon::chain;
 use cluster_identity::{Ca, CaDigest, JoinSecret, Leaf, SecretPem, UnlockKey, now_unix};
 use cluster_model::cluster::Secret;
 use cluster_model::security::NewCa;
@@ -8,7 +9,6 @@ use cluster_pb::control::v1 as pb;
 use cluster_wire::{Code, Failure, object};
 
 use super::{ControlService, cluster_of};
-use crate::context::chain;
 
 /// Nodes named that have not confirmed.
 const MISSING_MAX: usize = 100;

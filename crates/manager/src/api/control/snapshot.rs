@@ -3,6 +3,7 @@
 use std::io;
 
 use cluster_archive::Header;
+use cluster_daemon::chain;
 use cluster_pb::control::v1 as pb;
 use cluster_pb::control::v1::save_snapshot_response::Part;
 use cluster_wire::{Code, Failure};
@@ -12,7 +13,6 @@ use tonic::Status;
 
 use super::{ControlService, cluster_of};
 use crate::clock::wall_ms;
-use crate::context::chain;
 
 /// Bytes of one part.
 const CHUNK: usize = 256 * 1024;

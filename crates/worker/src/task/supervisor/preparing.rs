@@ -3,6 +3,7 @@
 use std::error::Error as StdError;
 use std::time::Duration;
 
+use cluster_daemon::chain;
 use cluster_image::{Image, Phase, Progress, Reference};
 use cluster_model::Observed;
 use cluster_model::spec::HostPort as Wants;
@@ -11,7 +12,6 @@ use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::{Supervisor, Wanted, now_ms};
-use crate::host::chain;
 use crate::report::Urgency;
 use crate::task::container;
 use crate::task::ending::Ending;
