@@ -101,10 +101,17 @@ pub enum Error {
     NotUndone { unit: String, problem: String, words: Vec<String> },
     #[error(
         "this machine has its certificate, but {unit} is not ready after {} s ({state}). It goes on \
-         trying by itself: see `journalctl -u {unit} -f`, or give the same command again to wait. It \
-         said:\n{}", after.as_secs(), indented(words)
+         trying by itself: see `journalctl -u {unit} -f`, or give the same command again to wait{}. It \
+         said:\n{}", after.as_secs(), token_stays(env_file.as_deref()), indented(words)
     )]
-    NotReady { unit: String, after: Duration, state: String, words: Vec<String> },
+    NotReady {
+        unit: String,
+        after: Duration,
+        state: String,
+        /// The file that has the token still.
+        env_file: Option<PathBuf>,
+        words: Vec<String>,
+    },
 }
 
 fn indented(words: &[String]) -> String {
@@ -112,6 +119,12 @@ fn indented(words: &[String]) -> String {
         return "  (nothing)".to_owned();
     }
     words.iter().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n")
+}
+
+fn token_stays(file: Option<&Path>) -> String {
+    file.map_or_else(String::new, |file| {
+        format!(" and take the join token out of {}, where it stays until then", file.display())
+    })
 }
 
 fn again(command: &str) -> String {
@@ -153,6 +166,10 @@ pub fn enlist(
         }
         _ => {}
     }
+    // Else its failure would be taken for that of the start to come.
+    if state.waits_for_restart() {
+        systemd.stop(&service(plan))?;
+    }
     prepare(plan, before, previous.as_deref())?;
     say(&format!("starting {}.service", plan.unit));
     let begun = systemd.enable(&service(plan)).and_then(|()| systemd.start(&service(plan)));
@@ -168,19 +185,42 @@ pub fn enlist(
         forget_once(plan)?;
         return Ok(Outcome::Enlisted);
     };
-    let unit = plan.unit.to_owned();
     if (plan.standing)() != Standing::Stranger {
-        if (plan.standing)() == Standing::Member {
-            forget_once(plan)?;
+        return Err(not_ready(plan, stopped)?);
+    }
+    let unit = plan.unit.to_owned();
+    let undone = systemd.disable(&service(plan)).map_err(Error::from).and_then(|()| {
+        if (plan.standing)() == Standing::Stranger {
+            return restore(plan, previous.as_deref()).map(|()| true);
         }
-        let Stopped { after, state, words } = stopped;
-        return Err(Error::NotReady { unit, after, state, words });
+        // It got its certificate just before it was stopped: it goes on.
+        systemd.enable(&service(plan))?;
+        systemd.start(&service(plan))?;
+        Ok(false)
+    });
+    match undone {
+        Ok(true) => {
+            let (command, words) = (plan.command.to_owned(), stopped.words);
+            Err(Error::Undone { unit, command, words })
+        }
+        Ok(false) => Err(not_ready(plan, stopped)?),
+        Err(error) => {
+            let problem = cluster_daemon::chain(&error);
+            Err(Error::NotUndone { unit, problem, words: stopped.words })
+        }
     }
-    let words = stopped.words;
-    match undo(plan, systemd, previous.as_deref()) {
-        Ok(()) => Err(Error::Undone { unit, command: plan.command.to_owned(), words }),
-        Err(error) => Err(Error::NotUndone { unit, problem: error.to_string(), words }),
+}
+
+/// A member, or nearly: it is left to go on. What a member needs no more is taken out of its file.
+fn not_ready(plan: &Plan<'_>, stopped: Stopped) -> Result<Error, Error> {
+    if (plan.standing)() == Standing::Member {
+        forget_once(plan)?;
     }
+    let text = env_file::read(plan.env_file)?.unwrap_or_default();
+    let has_token = env_file::parse(&text).iter().any(|(name, _)| name.ends_with(TOKEN));
+    let env_file = has_token.then(|| plan.env_file.to_owned());
+    let Stopped { after, state, words } = stopped;
+    Ok(Error::NotReady { unit: plan.unit.to_owned(), after, state, env_file, words })
 }
 
 fn service(plan: &Plan<'_>) -> String {
@@ -208,9 +248,15 @@ fn check_defaults(plan: &Plan<'_>) -> Result<(), Error> {
     Ok(())
 }
 
-/// What was asked for now must be what a member joined with.
+/// What was asked for now must be what a member has, from its file or from the user's, which wins.
 fn check_asked(plan: &Plan<'_>, previous: Option<&str>) -> Result<(), Error> {
+    let defaults = env_file::read(plan.defaults)?.unwrap_or_default();
+    let defaults = env_file::parse(&defaults);
     for (name, theirs) in env_file::parse(previous.unwrap_or_default()) {
+        if defaults.iter().any(|(other, _)| *other == name) {
+            // Compared already.
+            continue;
+        }
         let ours = plan.asked.iter().find(|(other, _)| *other == name);
         if let Some((_, ours)) = ours.filter(|(_, ours)| *ours != theirs) {
             let (unit, defaults) = (plan.unit.to_owned(), plan.defaults.to_owned());
@@ -250,8 +296,8 @@ fn names_once(plan: &Plan<'_>, text: &str) -> bool {
     env_file::parse(text).iter().any(|(name, _)| is_once(plan, name))
 }
 
-fn undo(plan: &Plan<'_>, systemd: &Systemd, previous: Option<&str>) -> Result<(), Error> {
-    systemd.disable(&service(plan))?;
+/// The settings as they were before.
+fn restore(plan: &Plan<'_>, previous: Option<&str>) -> Result<(), Error> {
     match previous {
         // What an interrupted attempt left is no more worth than this one; a member's is.
         Some(text) if !env_file::is_ours(text) || !names_once(plan, text) => {
@@ -305,7 +351,7 @@ fn wait(plan: &Plan<'_>, systemd: &Systemd, say: &mut dyn FnMut(&str)) -> Result
 
 fn has_ended(state: &UnitState, after: Duration) -> bool {
     let idle = matches!(state.active.as_str(), "inactive" | "") && after > IDLE_MAX;
-    state.active == "failed" || state.sub == "auto-restart" || state.restarts > 0 || idle
+    state.active == "failed" || state.waits_for_restart() || state.restarts > 0 || idle
 }
 
 #[cfg(test)]

@@ -64,6 +64,11 @@ impl UnitState {
     pub fn is_active(&self) -> bool {
         self.active == "active"
     }
+
+    /// It failed, and systemd waits before it starts it again.
+    pub fn waits_for_restart(&self) -> bool {
+        self.sub == "auto-restart"
+    }
 }
 
 impl Default for Systemd {
@@ -93,9 +98,15 @@ impl Systemd {
         self.call(unit, &["start", "--no-block", unit]).map(drop)
     }
 
+    /// Ends it; also a start that systemd would make by itself.
+    pub fn stop(&self, unit: &str) -> Result<(), Error> {
+        self.call(unit, &["stop", unit]).map(drop)
+    }
+
     /// Stops it and takes it out of the boot.
     pub fn disable(&self, unit: &str) -> Result<(), Error> {
         self.call(unit, &["disable", "--now", unit])?;
+        // Only so that it is not listed as failed.
         let _ = self.call(unit, &["reset-failed", unit]);
         Ok(())
     }

@@ -15,7 +15,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use clap::{Args, Parser as _};
 use cluster_identity::{Owner, Role};
-use cluster_install::env_file::Settings;
+use cluster_install::env_file::{self, Settings};
 use cluster_install::{Outcome, Plan, Standing, Systemd, address, enlist};
 use cluster_preflight::Options;
 
@@ -85,15 +85,29 @@ fn setting(option: &str, value: impl Into<String>) -> (String, String) {
 }
 
 impl Machine {
+    /// What the user gave, what a member has, or what is found here: in this order.
     fn advertised(
         &self,
+        is_member: bool,
         found: impl FnOnce() -> anyhow::Result<IpAddr>,
     ) -> anyhow::Result<SocketAddr> {
-        match &self.advertise {
-            Some(text) => address::parse(text, PORT)
+        let written = if is_member { self.written_advertise()? } else { None };
+        match (&self.advertise, written) {
+            (Some(text), _) => address::parse(text, PORT)
                 .map_err(|problem| anyhow::anyhow!("field `--advertise`: {problem}")),
-            None => Ok(SocketAddr::new(found()?, self.listen.map_or(PORT, |listen| listen.port()))),
+            (None, Some(address)) => Ok(address),
+            (None, None) => {
+                Ok(SocketAddr::new(found()?, self.listen.map_or(PORT, |listen| listen.port())))
+            }
         }
+    }
+
+    /// The machine's addresses may be others by now, or its managers unknown for a moment.
+    fn written_advertise(&self) -> anyhow::Result<Option<SocketAddr>> {
+        let text = env_file::read(&self.env_file)?.unwrap_or_default();
+        let name = format!("{PREFIX}ADVERTISE");
+        let written = env_file::parse(&text).into_iter().find(|(other, _)| *other == name);
+        Ok(written.and_then(|(_, value)| value.parse().ok()))
     }
 
     /// Settings for every start.
@@ -262,7 +276,7 @@ mod tests {
     #[test]
     fn settings_follow_the_options() {
         let machine = machine(&["--advertise", "10.0.0.1", "--name", "m1"]);
-        let advertise = machine.advertised(|| unreachable!("it was given")).unwrap();
+        let advertise = machine.advertised(false, || unreachable!("it was given")).unwrap();
         let kept = machine.kept(advertise);
         let expected = [("LISTEN", "0.0.0.0:7100"), ("ADVERTISE", "10.0.0.1:7100"), ("NAME", "m1")];
         let expected: Settings =
@@ -274,6 +288,19 @@ mod tests {
         let short = [setting("BOOTSTRAP", "true"), setting("LEASE", "1s")];
         let error = as_daemon(&machine.data_dir, &kept, &short).unwrap_err().to_string();
         assert!(error.contains("--lease"), "{error}");
+    }
+
+    #[test]
+    fn a_members_address_is_the_one_it_joined_with() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("manager.env");
+        let machine = machine(&["--env-file", file.to_str().unwrap()]);
+        let found = || Ok(IpAddr::from([10, 0, 0, 9]));
+        let there: SocketAddr = "10.0.0.1:7200".parse().unwrap();
+        env_file::write(&file, "x", &[setting("ADVERTISE", there.to_string())]).unwrap();
+        assert_eq!(machine.advertised(true, found).unwrap(), there);
+        // What a broken-off attempt wrote may be what was wrong with it.
+        assert_eq!(machine.advertised(false, found).unwrap().to_string(), "10.0.0.9:7100");
     }
 
     #[test]

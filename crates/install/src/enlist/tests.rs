@@ -214,3 +214,51 @@ fn a_data_folder_of_the_users_file_must_be_the_one_that_is_looked_at() {
     let error = machine.enlist().unwrap_err().to_string();
     assert!(error.contains("CLUSTER_WORKER_DATA_DIR=/elsewhere"), "{error}");
 }
+
+#[test]
+fn one_that_waits_for_its_next_start_is_started_anew_and_waited_for() {
+    let machine = Machine::new(READY);
+    fs::write(machine.at("identity"), "").unwrap();
+    fs::write(machine.at("active"), "activating").unwrap();
+    fs::write(machine.at("sub"), "auto-restart").unwrap();
+    assert_eq!(machine.enlist().unwrap(), Outcome::Enlisted);
+    let calls = machine.calls();
+    assert!(calls.find("stop ") < calls.find("start ") && calls.contains("stop "), "{calls}");
+}
+
+#[test]
+fn what_the_user_set_right_afterwards_counts() {
+    let mut machine = Machine::new(READY);
+    assert_eq!(machine.enlist().unwrap(), Outcome::Enlisted);
+    machine.name = "w2";
+    fs::write(machine.at("defaults"), "CLUSTER_WORKER_NAME=w2\n").unwrap();
+    assert_eq!(machine.enlist().unwrap(), Outcome::Already);
+}
+
+#[test]
+fn a_token_that_stays_is_told() {
+    let machine = Machine::new("touch identity; echo failed > active");
+    let error = machine.enlist().unwrap_err();
+    assert!(matches!(&error, Error::NotReady { env_file: Some(_), .. }), "{error:?}");
+    assert!(error.to_string().contains("take the join token out of"), "{error}");
+    // A member's does not.
+    let machine = Machine::new("touch identity member; echo failed > active");
+    let error = machine.enlist().unwrap_err();
+    assert!(matches!(&error, Error::NotReady { env_file: None, .. }), "{error:?}");
+    assert_eq!(machine.settings(), Some(pairs(&[("CLUSTER_WORKER_NAME", "w1")])));
+}
+
+/// The certificate came while the unit was being stopped.
+#[test]
+fn a_certificate_of_the_last_moment_is_not_thrown_away() {
+    let machine = Machine::new(
+        "if [ -e identity ]; then echo active > active; else echo failed > active; fi",
+    );
+    let script = SYSTEMCTL.replace("disable) ", "disable) touch identity; ");
+    fs::write(machine.at("systemctl"), script).unwrap();
+    let error = machine.enlist().unwrap_err();
+    assert!(matches!(&error, Error::NotReady { .. }), "{error:?}");
+    let calls = machine.calls();
+    assert_eq!(calls.matches("enable cluster").count(), 2, "{calls}");
+    assert!(machine.settings().is_some());
+}

@@ -67,7 +67,7 @@ pub fn run(init: &Init) -> anyhow::Result<()> {
             );
         }
     }
-    let advertise = machine.advertised(|| Ok(address::only()?))?;
+    let advertise = machine.advertised(owner.is_some(), || Ok(address::only()?))?;
     let kept = machine.kept(advertise);
     let millis = |duration: Duration| format!("{}ms", duration.as_millis());
     let once = vec![

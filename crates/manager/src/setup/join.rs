@@ -14,8 +14,8 @@ const COMMAND: &str = "cluster-manager join";
 /// Make this machine a further manager: check it, write the settings of cluster-manager.service,
 /// start it now and at every boot.
 ///
-/// Given again, it goes on where it was, or says that all is done. The token does not stay on this
-/// machine.
+/// Given again, it goes on where it was, or says that all is done. The token does not stay on a
+/// machine that has joined.
 #[derive(Clone, Debug, Args)]
 pub struct Join {
     /// Managers of the cluster
@@ -54,6 +54,7 @@ pub fn run(join: &Join) -> anyhow::Result<()> {
         );
     }
     let owner = machine.owner()?;
+    let is_member = owner.is_some();
     if let Some(owner) = owner.filter(|owner| !owner.knew_ca(&token.ca_digest)) {
         bail!(
             "this machine is a manager of cluster {} already, and the token is of another cluster; to \
@@ -62,7 +63,7 @@ pub fn run(join: &Join) -> anyhow::Result<()> {
             machine.data_dir.display()
         );
     }
-    let advertise = machine.advertised(|| {
+    let advertise = machine.advertised(is_member, || {
         address::towards(&join.managers).with_context(|| {
             format!(
                 "none of {} resolves and has a route, so this machine's address is not known; check the \

@@ -32,8 +32,8 @@ const MESH_PORT: u16 = 7101;
 /// Make this machine a worker: check it, write the settings of cluster-worker.service, start it now
 /// and at every boot.
 ///
-/// Given again, it goes on where it was, or says that all is done. The token does not stay on this
-/// machine. Further options of the worker are set in /etc/default/cluster-worker.
+/// Given again, it goes on where it was, or says that all is done. The token does not stay on a
+/// machine that has joined. Further options of the worker are set in /etc/default/cluster-worker.
 #[derive(Debug, Args)]
 pub(super) struct JoinArgs {
     /// Managers of the cluster.
