@@ -44,7 +44,6 @@ pub use tls::{BoxStream, Handshake, IdentityTls, MeshStream, MeshTls};
 
 use self::core::Core;
 use self::listener::{Leads, Listener};
-use self::table::Table;
 
 /// A running mesh; clones share it. It stops, connections included, when the
 /// last one is dropped.
@@ -71,7 +70,7 @@ impl Mesh {
         let bound = listener.local_addr();
         let mesh_addr = bound.map_err(|source| Error::Bind { addr, source })?;
         let core = Core::new(config, tls);
-        tokio::spawn(peer::run(core.clone(), listener));
+        core.serving.spawn(peer::run(core.clone(), listener));
         Ok(Mesh(Arc::new(Running {
             _stop: core.stop.clone().drop_guard(),
             core,
@@ -189,8 +188,11 @@ impl Mesh {
     /// Takes in nothing new from here on, neither from clients nor from other workers, and waits
     /// until nothing is open. Put a deadline on it: clients may stay for ever.
     pub async fn leave(&self) {
-        self.0.core.closing.cancel();
-        self.0.core.until(Table::is_unused).await;
+        let core = &self.0.core;
+        core.closing.cancel();
+        // Not the counts of the table: what was just accepted has no task yet.
+        core.serving.close();
+        core.serving.wait().await;
     }
 
     pub fn status(&self) -> MeshStatus {

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::config::MeshConfig;
 use super::counters::Counters;
@@ -21,6 +22,8 @@ pub(super) struct Core {
     pub stop: CancellationToken,
     /// Nothing new is taken in any more; what is open goes on.
     pub closing: CancellationToken,
+    /// All that accepts, and all that was accepted, from its first moment on.
+    pub serving: TaskTracker,
     /// Version in effect, for those who wait until it is reached.
     pub version: watch::Sender<u64>,
     table: Mutex<Table>,
@@ -38,6 +41,7 @@ impl Core {
             counters: Counters::default(),
             closing: stop.child_token(),
             stop,
+            serving: TaskTracker::new(),
             version: watch::Sender::new(0),
             released: Notify::new(),
         })

@@ -36,11 +36,15 @@ impl Listener {
     pub fn start(core: &Arc<Core>, port: u16, leads: Leads) -> Self {
         let cancel = core.closing.child_token();
         let error = Arc::new(Mutex::new(None));
-        let first = open(core, port, &error);
-        let task = tokio::spawn({
+        let first = match cancel.is_cancelled() {
+            false => open(core, port, &error),
+            true => None,
+        };
+        let task = core.serving.spawn({
             let (core, cancel, error) = (core.clone(), cancel.clone(), error.clone());
             async move {
                 tokio::select! {
+                    biased;
                     () = cancel.cancelled() => {}
                     () = run(&core, port, &leads, first, &error) => {}
                 }
@@ -100,8 +104,8 @@ async fn run(
     let permits = Arc::new(Semaphore::new(core.config.limits.connections_per_port));
     accept_each(&listener, &permits, |client, permit| {
         add(&core.counters.accepted, 1);
-        let (core, leads) = (core.clone(), leads.clone());
-        tokio::spawn(async move {
+        let (serving, core, leads) = (&core.serving, core.clone(), leads.clone());
+        serving.spawn(async move {
             match leads {
                 Leads::Balanced => serve(&core, port, client).await,
                 Leads::Task { task_id, target } => {

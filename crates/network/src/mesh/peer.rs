@@ -24,8 +24,8 @@ use super::{dial, relay};
 pub(super) async fn run(core: Arc<Core>, listener: TcpListener) {
     let permits = Arc::new(Semaphore::new(core.config.limits.mesh_connections));
     let accept = accept_each(&listener, &permits, |stream, permit| {
-        let core = core.clone();
-        tokio::spawn(async move {
+        let (serving, core) = (&core.serving, core.clone());
+        serving.spawn(async move {
             tokio::select! {
                 () = core.stop.cancelled() => {}
                 served = serve(&core, stream) => if let Err(error) = served {
@@ -45,7 +45,11 @@ async fn serve(core: &Arc<Core>, stream: TcpStream) -> io::Result<()> {
     let limits = &core.config.limits;
     guard_peer(&stream, limits.peer_timeout)?;
     let handshake = timeout(limits.handshake_timeout, core.tls.accept(stream));
-    let mut worker = match handshake.await.map_err(io::Error::from).and_then(|done| done) {
+    let shaken = tokio::select! {
+        () = core.closing.cancelled() => return Ok(()),
+        shaken = handshake => shaken,
+    };
+    let mut worker = match shaken.map_err(io::Error::from).and_then(|done| done) {
         Ok(worker) => worker,
         Err(error) => {
             add(&core.counters.rejected, 1);

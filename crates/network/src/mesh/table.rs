@@ -339,11 +339,6 @@ impl Table {
         !self.usage.contains_key(task_id)
     }
 
-    /// Nothing is open nor being made, to any task.
-    pub fn is_unused(&self) -> bool {
-        self.usage.is_empty()
-    }
-
     /// Whether an attempt at a task that is not listed is still under way.
     pub fn has_stale_dials(&self) -> bool {
         let mut usage = self.usage.iter();

@@ -1,15 +1,19 @@
 //! What clients see when all is well, and the order of removal.
 
 use std::io::ErrorKind;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use cluster_network::Endpoints;
 use cluster_network::mesh::Limits;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
 
-use super::world::{World, until, within};
+use super::world::{World, quick, until, within};
 
 #[tokio::test]
 async fn sequential_clients_reach_both_replicas_in_turn_on_every_worker() {
@@ -218,6 +222,53 @@ async fn who_leaves_ends_what_is_open_and_takes_nothing_new() {
     assert!(!leaving.is_finished());
     drop(stream);
     within(leaving).await.unwrap();
+}
+
+/// As above under steady requests, and the worker is gone as soon as it has left, as a process that
+/// stops is: whatever it took in by then it has answered.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_request_is_lost_when_a_worker_leaves_and_ends() {
+    let mut world = World::new(1).await;
+    let stays = world.container(0, "stays").await;
+    let near = (world.workers[0].addr, world.port);
+    for _ in 0..40 {
+        world.add_worker(quick()).await;
+        let leaves = world.container(1, "leaves").await;
+        world.publish(&[&stays, &leaves]).await;
+        let asked = Arc::new(AtomicUsize::new(0));
+        let stop = CancellationToken::new();
+        let clients: Vec<_> =
+            (0..16).map(|_| tokio::spawn(ask_until(near, asked.clone(), stop.clone()))).collect();
+        until("requests flow", || asked.load(Ordering::Relaxed) > 40).await;
+        let leaver = world.workers.pop().unwrap();
+        within(leaver.mesh.leave()).await;
+        // As long as the rest of a program may take to stop.
+        sleep(Duration::from_millis(5)).await;
+        drop(leaver);
+        let then = asked.load(Ordering::Relaxed);
+        until("requests flow on", || asked.load(Ordering::Relaxed) > then + 20).await;
+        stop.cancel();
+        for client in clients {
+            within(client).await.unwrap().expect("an answer to every request");
+        }
+    }
+}
+
+async fn ask_until(
+    addr: (Ipv4Addr, u16),
+    asked: Arc<AtomicUsize>,
+    stop: CancellationToken,
+) -> std::io::Result<()> {
+    while !stop.is_cancelled() {
+        let mut stream = TcpStream::connect(addr).await?;
+        sleep(Duration::from_millis(5)).await;
+        stream.shutdown().await?;
+        let mut answer = String::new();
+        within(stream.read_to_string(&mut answer)).await?;
+        assert!(answer.ends_with("\nbye"), "{answer:?}");
+        asked.fetch_add(1, Ordering::Relaxed);
+    }
+    Ok(())
 }
 
 #[tokio::test]

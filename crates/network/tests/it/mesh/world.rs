@@ -66,7 +66,7 @@ impl World {
         world
     }
 
-    async fn add_worker(&mut self, limits: Limits) {
+    pub async fn add_worker(&mut self, limits: Limits) {
         let node_id = format!("node{}", self.workers.len());
         let addr = loopback();
         let mut config = MeshConfig::new(&node_id, SocketAddr::from((addr, 0)));
