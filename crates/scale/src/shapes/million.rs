@@ -88,7 +88,8 @@ impl Bench {
         Ok(())
     }
 
-    /// Kills a follower and starts it again: until it answers a linearizable read by itself.
+    /// Kills a follower and starts it again, twice: the workers of the first time go to the others and
+    /// stay there, so the second tells what the start alone takes.
     async fn restart(&mut self) -> Result<()> {
         let leader = self.managers.leader().await?;
         let victim = (leader + 1) % self.managers.addresses().len();
@@ -97,14 +98,33 @@ impl Bench {
             self.managers.snapshot_bytes(victim) as f64 / f64::from(1 << 20),
             "MiB",
         );
+        let ledger = self.fleet.ledger();
+        let (assigned, stopped) = (ledger.assigned_count(), ledger.stopped_count());
+        let (answered, reconnected) = self.start_again(victim, true).await?;
+        self.report.put("restart_s", answered.as_secs_f64(), "s");
+        self.report.put("reconnected_s", reconnected.as_secs_f64(), "s");
+        tokio::time::sleep(super::SETTLE).await;
+        let (answered, _) = self.start_again(victim, false).await?;
+        self.report.put("restart_without_workers_s", answered.as_secs_f64(), "s");
+        tokio::time::sleep(super::SETTLE).await;
+        let ledger = self.fleet.ledger();
+        let touched = ledger.assigned_count() - assigned + ledger.stopped_count() - stopped;
+        self.report.put("tasks_touched", touched as f64, "");
+        let usage = self.managers.usage_of(victim)?;
+        self.report.put("restart_rss_mib", usage.rss_bytes as f64 / f64::from(1 << 20), "MiB");
+        Ok(())
+    }
+
+    /// How long until the killed manager answers a linearizable read by itself, and until all workers
+    /// have sessions again if it had any.
+    async fn start_again(&mut self, victim: usize, had_any: bool) -> Result<(Duration, Duration)> {
         let workers = self.fleet.members.len();
-        let assigned = self.fleet.ledger().assigned_count();
-        let stopped = self.fleet.ledger().stopped_count();
         self.managers.kill(victim)?;
         let begun = Instant::now();
         self.managers.start_again(victim)?;
-        let (mut noticed, mut answered, mut reconnected) = (false, None, None);
-        while answered.is_none() || reconnected.is_none() {
+        let mut noticed = !had_any;
+        let (mut answered, mut reconnected) = (None, None);
+        loop {
             self.managers.check()?;
             let sessions = self.fleet.sessions();
             noticed |= sessions < workers;
@@ -116,6 +136,9 @@ impl Bench {
             {
                 answered = Some(begun.elapsed());
             }
+            if let (Some(answered), Some(reconnected)) = (answered, reconnected) {
+                return Ok((answered, reconnected));
+            }
             anyhow::ensure!(
                 begun.elapsed() < self.patience,
                 "after the restart of a manager: it answers: {}, its workers are back: {}",
@@ -124,16 +147,6 @@ impl Bench {
             );
             tokio::time::sleep(super::POLL).await;
         }
-        for (name, after) in [("restart_s", answered), ("reconnected_s", reconnected)] {
-            self.report.put(name, after.unwrap_or_default().as_secs_f64(), "s");
-        }
-        tokio::time::sleep(super::SETTLE).await;
-        let ledger = self.fleet.ledger();
-        let touched = ledger.assigned_count() - assigned + ledger.stopped_count() - stopped;
-        self.report.put("tasks_touched", touched as f64, "");
-        let usage = self.managers.usage_of(victim)?;
-        self.report.put("restart_rss_mib", usage.rss_bytes as f64 / f64::from(1 << 20), "MiB");
-        Ok(())
     }
 }
 
