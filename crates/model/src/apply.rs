@@ -18,9 +18,10 @@ use crate::cluster::Cluster;
 use crate::command::{Command, Refusal, Reply, StatusReport};
 use crate::id::{NodeId, ServiceId, TaskId};
 use crate::node::{Node, NodeDescription, NodeSpec, NodeState};
+use crate::seldom::Seldom;
 use crate::spec::Strategy;
 use crate::state::State;
-use crate::task::{Desired, Observed, Task, TaskStatus};
+use crate::task::{Desired, Details, Observed, Task, TaskStatus};
 use crate::validate;
 
 pub use job::SCHEDULED_NAME_MAX;
@@ -174,10 +175,10 @@ impl Step<'_> {
 
     /// What was said of a node's tasks while it was down holds no longer.
     fn forget_waits(&mut self, id: NodeId) {
-        let told = |task: &&Task| task.holds_resources() && task.status.message.is_some();
+        let told = |task: &&Task| task.holds_resources() && task.status.details.message.is_some();
         let tasks: Vec<Task> = self.state.tasks_of_node(id).filter(told).cloned().collect();
         for mut task in tasks {
-            task.status.message = None;
+            task.status.details.edit(|details| details.message = None);
             self.write_task(task);
         }
     }
@@ -266,8 +267,8 @@ impl Step<'_> {
         }
         let mut task = task.clone();
         task.status = TaskStatus {
-            error: Some(why.into()),
             started_at_ms: task.status.started_at_ms,
+            details: Seldom::new(Details { error: Some(why.into()), ..Details::default() }),
             ..TaskStatus::new(Observed::Lost, at_ms)
         };
         self.write_task(task);
@@ -290,7 +291,7 @@ impl Step<'_> {
                 let mut task = task.clone();
                 task.status.ready = report.ready && state == Observed::Running;
                 task.status.readiness = report.readiness;
-                task.status.message = report.message.clone();
+                task.status.details.edit(|details| details.message = report.message.clone());
                 self.write_task(task);
                 taken += 1;
                 continue;
@@ -307,13 +308,15 @@ impl Step<'_> {
             task.status = TaskStatus {
                 state: report.state,
                 at_ms: report.at_ms + noise,
-                message: report.message.clone(),
-                error: report.error.clone(),
-                exit_code: report.exit_code,
                 oom: report.oom,
                 started_at_ms,
                 ready: report.ready && report.state == Observed::Running,
                 readiness: report.readiness,
+                details: Seldom::new(Details {
+                    message: report.message.clone(),
+                    error: report.error.clone(),
+                    exit_code: report.exit_code,
+                }),
             };
             self.write_task(task);
             taken += 1;

@@ -127,7 +127,7 @@ pub fn obstacle(
 /// What no leaving task changes: the node's state, and whether it is the right one.
 pub fn fixed(node: &Node, seeker: Seeker<'_>) -> Option<Obstacle> {
     unusable(node).or_else(|| {
-        if seeker.task.target.is_some_and(|target| target != node.id) {
+        if seeker.task.extras.target.is_some_and(|target| target != node.id) {
             return Some(Obstacle::Target);
         }
         unmet(node, seeker.spec)
@@ -246,7 +246,7 @@ fn tasks_there(state: &State, node: NodeId, seeker: Seeker<'_>, supposed: Suppos
         }
         if task.slot != seeker.task.slot {
             *filled.entry(task.slot).or_default() += u32::from(task.fills_slot());
-        } else if seeker.task.beside == Some(task.id) {
+        } else if seeker.task.extras.beside == Some(task.id) {
             beside = 1;
         }
     }
@@ -260,7 +260,7 @@ fn names(state: &State, node: &Node, seeker: Seeker<'_>) -> Result<Names, Obstac
         let Some(Generic::Named(all)) = node.description.generic.get(kind) else { continue };
         let taken = |name: &String| {
             live(state, node.id)
-                .flat_map(|task| &task.generic)
+                .flat_map(|task| &task.extras.generic)
                 .any(|(held, names)| held == kind && names.contains(name))
         };
         let mut free: Vec<&String> = all.iter().filter(|name| !taken(name)).collect();

@@ -18,6 +18,7 @@ pub mod fit;
 pub mod id;
 pub mod node;
 pub mod security;
+pub mod seldom;
 pub mod service;
 pub mod spec;
 pub mod state;
@@ -33,9 +34,10 @@ pub use command::{Change, Command, NewTask, Refusal, Reply, StatusReport, Steer}
 pub use id::{ClusterId, NodeId, ServiceId, TaskId};
 pub use node::{Availability, DrainPolicy, Node, NodeDescription, NodeSpec, NodeState};
 pub use security::{CaPhase, Secure};
+pub use seldom::Seldom;
 pub use service::{
     JobOutcome, JobRun, PublishedPort, Revision, Rollout, RolloutKind, RolloutState, Service,
 };
 pub use spec::{ServiceSpec, TaskSpec};
 pub use state::State;
-pub use task::{Desired, Observed, Reason, Task, TaskStatus};
+pub use task::{Desired, Details, Extras, Observed, Reason, Task, TaskStatus};

@@ -2,14 +2,17 @@
 //!
 //! Managers write `desired`, agents' reports write `status`; both only move forward.
 
+mod stored;
+
 use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::id::{NodeId, ServiceId, TaskId};
+use crate::seldom::{Absent, Seldom};
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Task {
     pub id: TaskId,
     pub service: ServiceId,
@@ -24,8 +27,6 @@ pub struct Task {
     pub desired: Desired,
     /// Why `desired` is what it is.
     pub reason: Reason,
-    /// A prepared successor waits in `Desired::Ready` until this moment of cluster time.
-    pub not_before_ms: u64,
     /// Restarts of this slot in a row under this revision, for policy and back-off.
     pub restarts: u32,
     /// Log index at which the task left the balancers: its stop signal waits until every worker
@@ -33,12 +34,25 @@ pub struct Task {
     pub withdrawn: u64,
     /// Written from agents' reports, by the scheduler's explanation and by `lost`.
     pub status: TaskStatus,
+    pub extras: Seldom<Extras>,
+}
+
+/// What few tasks have.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Extras {
+    /// A prepared successor waits in `Desired::Ready` until this moment of cluster time.
+    pub not_before_ms: u64,
     /// The only node it may run on, for services with a slot for each node.
     pub target: Option<NodeId>,
     /// The older task of the slot that may live while this one starts (start first, canary).
     pub beside: Option<TaskId>,
     /// Named generic resources it holds on its node, by kind. Chosen with the node.
     pub generic: Vec<(String, Vec<String>)>,
+}
+
+impl Absent for Extras {
+    const ABSENT: &Self =
+        &Self { not_before_ms: 0, target: None, beside: None, generic: Vec::new() };
 }
 
 impl Task {
@@ -59,7 +73,7 @@ impl Task {
 
     /// One of the two started beside the other: they may be alive at the same time.
     pub fn is_beside(&self, other: &Task) -> bool {
-        self.beside == Some(other.id) || other.beside == Some(self.id)
+        self.extras.beside == Some(other.id) || other.extras.beside == Some(self.id)
     }
 
     /// New connections may be sent here.
@@ -161,16 +175,11 @@ pub enum Moved {
 }
 
 /// What was last heard of a task.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TaskStatus {
     pub state: Observed,
     /// When the state was entered: the agent's clock for its reports, cluster time otherwise.
     pub at_ms: u64,
-    /// For people: why it is pending, what is being prepared.
-    pub message: Option<Arc<str>>,
-    /// For people: what went wrong.
-    pub error: Option<Arc<str>>,
-    pub exit_code: Option<i32>,
     /// The kernel killed a process of the task for memory.
     pub oom: bool,
     /// When the task entered `Running`, 0 if it never did.
@@ -179,6 +188,21 @@ pub struct TaskStatus {
     pub ready: bool,
     /// Number of the report that said so; only higher ones change it.
     pub readiness: u64,
+    pub details: Seldom<Details>,
+}
+
+/// What is said of few states: of those that wait or went wrong.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Details {
+    /// For people: why it is pending, what is being prepared.
+    pub message: Option<Arc<str>>,
+    /// For people: what went wrong.
+    pub error: Option<Arc<str>>,
+    pub exit_code: Option<i32>,
+}
+
+impl Absent for Details {
+    const ABSENT: &Self = &Self { message: None, error: None, exit_code: None };
 }
 
 impl TaskStatus {
@@ -187,13 +211,11 @@ impl TaskStatus {
         Self {
             state,
             at_ms,
-            message: None,
-            error: None,
-            exit_code: None,
             oom: false,
             started_at_ms: 0,
             ready: false,
             readiness: 0,
+            details: Seldom::default(),
         }
     }
 }

@@ -53,7 +53,7 @@ fn go(view: &View<'_>, leaving: &Leaving<'_>, steps: &mut Steps) {
         slot: task.slot,
         desired: Desired::Ready,
         reason,
-        not_before_ms: task.not_before_ms,
+        not_before_ms: task.extras.not_before_ms,
         restarts: task.restarts,
         target: None,
         beside: None,
@@ -90,7 +90,7 @@ pub(crate) enum Verdict {
 pub(crate) fn survey<'a>(state: &'a State, service: &Service, now_ms: u64) -> Vec<Leaving<'a>> {
     let mut leaving: Vec<(&'a Task, &'a Node, Moved)> = state
         .tasks_of_service(service.id)
-        .filter(|task| task.fills_slot() && task.target.is_none())
+        .filter(|task| task.fills_slot() && task.extras.target.is_none())
         .filter_map(|task| {
             let node = state.node(task.node?)?;
             Some((task, node, must_move(state, service, task)?))
@@ -193,7 +193,7 @@ fn moving(task: &Task) -> bool {
 
 /// The scheduler looked and found no node.
 fn explained(task: &Task) -> bool {
-    task.node.is_none() && task.status.message.is_some()
+    task.node.is_none() && task.status.details.message.is_some()
 }
 
 /// Why the task has to leave its node, if it has to.

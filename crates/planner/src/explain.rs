@@ -74,12 +74,13 @@ fn over(task: &Task) -> String {
     if !state.is_terminal() {
         return format!("is being stopped ({}), now {state}", task.reason);
     }
-    let error = task.status.error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
+    let error =
+        task.status.details.error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
     format!("is over, {state}{error}; {}", task.reason)
 }
 
 fn pending(task: &Task, seen: &Inspection<'_>) -> String {
-    match &task.status.message {
+    match &task.status.details.message {
         Some(message) => format!("pending: {message}"),
         None if seen.tally.suitable.is_empty() => "pending: no suitable node".to_owned(),
         None => "pending: the scheduler has not looked at it yet".to_owned(),
@@ -88,7 +89,7 @@ fn pending(task: &Task, seen: &Inspection<'_>) -> String {
 
 fn placed(task: &Task, seen: &Inspection<'_>, here: &Standing<'_>) -> String {
     let node = &here.node.name;
-    if task.target.is_some() {
+    if task.extras.target.is_some() {
         return format!("on {node}, the only node it may run on");
     }
     let Some(next) = &seen.next else {
@@ -159,7 +160,7 @@ fn restarts(view: &State, task: &Task, now_ms: u64) -> String {
     if failed > 0 {
         text.push_str(&format!("; {failed} remembered failures in its slot"));
     }
-    let wait_ms = task.not_before_ms.saturating_sub(now_ms);
+    let wait_ms = task.extras.not_before_ms.saturating_sub(now_ms);
     if task.desired == Desired::Ready && wait_ms > 0 {
         text.push_str(&format!("; starts in {}", seconds(wait_ms)));
     } else if task.desired == Desired::Ready && task.status.state == Observed::Ready {
@@ -189,7 +190,9 @@ pub fn drain(view: &State, node: NodeId, now_ms: u64) -> Vec<String> {
             let why = match verdict.map(|leaving| leaving.verdict) {
                 _ if fit::leaving(task) => format!("is being stopped ({})", task.reason),
                 Some(verdict) => waits(verdict, now_ms),
-                None if task.target.is_some() => "belongs to the node and is to be stopped".into(),
+                None if task.extras.target.is_some() => {
+                    "belongs to the node and is to be stopped".into()
+                }
                 None => "is to be stopped".into(),
             };
             lines.push(format!("{} {why}", schedule::name(view, task)));

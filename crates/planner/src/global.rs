@@ -74,7 +74,7 @@ pub(crate) fn owned(view: &View<'_>, slot: &Slot<'_>) -> bool {
 
 /// The node that a slot is for.
 fn target(slot: &Slot<'_>) -> Option<NodeId> {
-    slot.tasks().find_map(|task| task.target)
+    slot.tasks().find_map(|task| task.extras.target)
 }
 
 fn standing(view: &View<'_>, node: Option<&Node>) -> Standing {

@@ -28,7 +28,9 @@ pub(crate) fn plan(view: &View<'_>, steps: &mut Steps) {
                 if let Some(at_ms) = until_ms {
                     steps.wake_at(at_ms);
                 }
-                if !task.fills_slot() || task.status.message.as_deref() == Some(why.as_str()) {
+                if !task.fills_slot()
+                    || task.status.details.message.as_deref() == Some(why.as_str())
+                {
                     continue;
                 }
                 if !steps.take_room() {

@@ -31,9 +31,9 @@ pub(crate) fn is_at_rest(state: &State, service: &Service, calm: bool) -> bool {
     for task in state.tasks_of_service(service.id) {
         let alone = last_slot.replace(task.slot) != Some(task.slot);
         let wanted = task.desired == Desired::Running && !task.status.state.is_terminal();
-        let plain = task.revision == service.revision && task.beside.is_none();
+        let plain = task.revision == service.revision && task.extras.beside.is_none();
         count += 1;
-        if !(alone && wanted && plain && task.target.is_none()) || count > replicas {
+        if !(alone && wanted && plain && task.extras.target.is_none()) || count > replicas {
             return false;
         }
         let Some(node) = task.node.filter(|_| !(calm && anywhere)) else { continue };

@@ -31,7 +31,8 @@ pub(crate) fn plan(view: &View<'_>, steps: &mut Steps) {
         }
         let last = followed(view, &slot);
         for task in slot.ended().filter(|task| Some(task.id) != last.map(|last| last.id)) {
-            let was_beside = task.beside.is_some() && slot.holder().map(|t| t.id) == task.beside;
+            let was_beside =
+                task.extras.beside.is_some() && slot.holder().map(|t| t.id) == task.extras.beside;
             let reason = if was_beside { Reason::Withdrawn } else { Reason::Restart };
             steps.set(task, Desired::Shutdown, reason);
         }
@@ -59,13 +60,13 @@ fn promote(view: &View<'_>, slot: &Slot<'_>, task: &Task, steps: &mut Steps) {
     }
     // A wait longer than any delay allows was written under a clock that has been set back.
     let longest = policy(view, task).map_or(0, backoff::longest_ms);
-    let wait_ms = task.not_before_ms.saturating_sub(view.now_ms);
+    let wait_ms = task.extras.not_before_ms.saturating_sub(view.now_ms);
     if wait_ms == 0 || wait_ms > longest {
         if steps.take_room() {
             steps.set(task, Desired::Running, task.reason.clone());
         }
     } else {
-        steps.wake_at(task.not_before_ms);
+        steps.wake_at(task.extras.not_before_ms);
     }
 }
 
@@ -83,10 +84,10 @@ fn succeed(view: &View<'_>, slot: &Slot<'_>, last: &Task, steps: &mut Steps) {
         slot: last.slot,
         desired: Desired::Running,
         reason: Reason::Restart,
-        not_before_ms: last.not_before_ms,
+        not_before_ms: last.extras.not_before_ms,
         restarts: last.restarts,
-        target: last.target,
-        beside: last.beside.filter(|beside| slot.holder().is_some_and(|h| h.id == *beside)),
+        target: last.extras.target,
+        beside: last.extras.beside.filter(|beside| slot.holder().is_some_and(|h| h.id == *beside)),
     };
     let mut revision = last.revision;
     if last.status.state == Observed::Lost {
@@ -141,7 +142,7 @@ fn has_another_to_try(view: &View<'_>, slot: &Slot<'_>, last: &Task) -> bool {
 pub(crate) fn holds_back(state: &State, task: &Task, now_ms: u64) -> bool {
     let waits = task.desired == Desired::Ready
         && task.reason == Reason::Restart
-        && task.not_before_ms > now_ms;
+        && task.extras.not_before_ms > now_ms;
     waits
         && state
             .tasks_of_slot(task.service, task.slot)

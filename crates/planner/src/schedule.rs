@@ -192,7 +192,7 @@ impl<'a> Placer<'a> {
                 self.commit(batch);
                 return;
             }
-            let place = if task.target.is_some() {
+            let place = if task.extras.target.is_some() {
                 self.targeted(group, task)
             } else {
                 let ranking = ranking.get_or_insert_with(|| {
@@ -216,7 +216,7 @@ impl<'a> Placer<'a> {
 
     /// The only node that will do.
     fn targeted(&mut self, group: &Group<'a>, task: &'a Task) -> Option<usize> {
-        let place = place_of(&self.nodes, task.target?)?;
+        let place = place_of(&self.nodes, task.extras.target?)?;
         let candidate = &mut self.nodes[place];
         if candidate.obstacle(self.state, group.seeker(task)).is_some() {
             return None;
@@ -289,7 +289,7 @@ impl<'a> Placer<'a> {
         let mut unplaced = 0;
         for task in waiting {
             // What does not help one does not help its equals.
-            let alike = task.target.is_none() && group.spec.placement.max_per_node == 0;
+            let alike = task.extras.target.is_none() && group.spec.placement.max_per_node == 0;
             let promised = if hopeless && alike {
                 None
             } else {
@@ -311,7 +311,7 @@ impl<'a> Placer<'a> {
             hopeless |= alike;
             unplaced += 1;
             let message = match &why {
-                Some(why) if task.target.is_none() => why.clone(),
+                Some(why) if task.extras.target.is_none() => why.clone(),
                 _ => words::nowhere(self.state, group.seeker(task), &self.nodes).into(),
             };
             self.explain(task, &message, &mut messages);
@@ -326,7 +326,7 @@ impl<'a> Placer<'a> {
 
     /// Only what the task does not already say is written.
     fn explain(&mut self, task: &Task, why: &Arc<str>, messages: &mut Vec<Change>) {
-        if task.status.message.as_ref().is_some_and(|said| says_the_same(said, why)) {
+        if task.status.details.message.as_ref().is_some_and(|said| says_the_same(said, why)) {
             return;
         }
         if self.is_full(messages) {

@@ -116,12 +116,12 @@ impl<'a> Slot<'a> {
 
     /// The task that fills the slot; of two, the one that was there first.
     pub fn holder(&self) -> Option<&'a Task> {
-        self.fillers().find(|task| !self.fills(task.beside))
+        self.fillers().find(|task| !self.fills(task.extras.beside))
     }
 
     /// The task that fills the slot beside its holder.
     pub fn newcomer(&self) -> Option<&'a Task> {
-        self.fillers().find(|task| self.fills(task.beside))
+        self.fillers().find(|task| self.fills(task.extras.beside))
     }
 
     fn fillers(&self) -> impl Iterator<Item = &'a Task> + use<'a> {
@@ -140,7 +140,7 @@ impl<'a> Slot<'a> {
     /// A newcomer that ended and that nothing followed yet.
     pub fn ended_newcomer(&self) -> Option<&'a Task> {
         let holder = self.holder()?.id;
-        let newcomers = self.ended().filter(|task| task.beside == Some(holder));
+        let newcomers = self.ended().filter(|task| task.extras.beside == Some(holder));
         newcomers.max_by_key(|task| age(task)).filter(|_| self.newcomer().is_none())
     }
 
@@ -148,7 +148,7 @@ impl<'a> Slot<'a> {
     pub fn lead(&self) -> Option<&'a Task> {
         self.holder().or_else(|| {
             let beside_ended =
-                |task: &Task| self.ended().any(|other| task.beside == Some(other.id));
+                |task: &Task| self.ended().any(|other| task.extras.beside == Some(other.id));
             self.ended().filter(|task| !beside_ended(task)).max_by_key(|task| age(task))
         })
     }

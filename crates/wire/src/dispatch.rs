@@ -27,6 +27,7 @@ pub fn assignment(service: &Service, task: &Task, with_spec: bool) -> pb::Assign
         spec: spec.map(|spec| task_spec_to_pb(spec)),
         target_ports: service.ports.iter().map(|port| port.target.into()).collect(),
         generic: task
+            .extras
             .generic
             .iter()
             .map(|(kind, names)| pb::GenericHold { kind: kind.clone(), names: names.clone() })

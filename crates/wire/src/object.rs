@@ -188,21 +188,22 @@ pub fn task(state: &State, task: &Task) -> pb::Task {
         desired_state: task.desired.to_string(),
         observed_state: task.status.state.to_string(),
         observed_at_ms: task.status.at_ms,
-        message: text(&task.status.message),
-        error: text(&task.status.error),
+        message: text(&task.status.details.message),
+        error: text(&task.status.details.error),
         reason: task.reason.to_string(),
-        exit_code: task.status.exit_code,
+        exit_code: task.status.details.exit_code,
         oom: task.status.oom,
         started_at_ms: task.status.started_at_ms,
         restarts: task.restarts,
-        not_before_ms: task.not_before_ms,
+        not_before_ms: task.extras.not_before_ms,
         image: spec.map(|spec| spec.container.image.clone()).unwrap_or_default(),
         ready: task.status.ready,
-        beside: task.beside.map(|id| id.to_string()).unwrap_or_default(),
+        beside: task.extras.beside.map(|id| id.to_string()).unwrap_or_default(),
         crash_loop: task.reason == Reason::Restart
             && task.restarts > 1
             && task.desired == Desired::Ready,
         target_node_name: task
+            .extras
             .target
             .and_then(|id| state.node(id))
             .map(|node| node.name.clone())

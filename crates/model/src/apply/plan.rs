@@ -10,7 +10,8 @@ use crate::command::{Change, NewTask, Reply};
 use crate::fit::{Seeker, fits};
 use crate::id::{NodeId, ServiceId, TaskId};
 use crate::node::NodeState;
-use crate::task::{Desired, Observed, Reason, Task, TaskStatus};
+use crate::seldom::Seldom;
+use crate::task::{Desired, Extras, Observed, Reason, Task, TaskStatus};
 
 impl Step<'_> {
     pub(super) fn plan(&mut self, at_ms: u64, changes: &[Change]) -> Reply {
@@ -121,13 +122,15 @@ impl Step<'_> {
                 node: None,
                 desired: new.desired,
                 reason: new.reason.clone(),
-                not_before_ms: new.not_before_ms,
                 restarts: new.restarts,
                 withdrawn: 0,
                 status: TaskStatus::new(Observed::Pending, at_ms),
-                target: new.target,
-                beside: new.beside,
-                generic: Vec::new(),
+                extras: Seldom::new(Extras {
+                    not_before_ms: new.not_before_ms,
+                    target: new.target,
+                    beside: new.beside,
+                    generic: Vec::new(),
+                }),
             });
             top = top.max(new.slot);
             taken += 1;
@@ -154,7 +157,7 @@ impl Step<'_> {
         let mut owners = SlotOwners::default();
         if tasks.iter().any(|task| task.target.is_some()) {
             for task in self.state.tasks_of_service(service) {
-                if let Some(target) = task.target {
+                if let Some(target) = task.extras.target {
                     owners.slot_of.insert(target, task.slot);
                     owners.node_of.insert(task.slot, target);
                 }
@@ -174,10 +177,10 @@ impl Step<'_> {
         let Ok(generic) = fits(self.state, target, seeker) else { return false };
         let mut task = task.clone();
         task.node = Some(node);
-        task.generic = generic;
+        task.extras.edit(|extras| extras.generic = generic);
         task.status.state = Observed::Assigned;
         task.status.at_ms = at_ms;
-        task.status.message = None;
+        task.status.details.edit(|details| details.message = None);
         self.write_task(task);
         true
     }
@@ -188,7 +191,8 @@ impl Step<'_> {
             return false;
         }
         if desired == Desired::Running
-            && (self.slot_alive(task.service, task.slot, id, task.beside) || self.slot_done(task))
+            && (self.slot_alive(task.service, task.slot, id, task.extras.beside)
+                || self.slot_done(task))
         {
             return false;
         }
@@ -216,7 +220,7 @@ impl Step<'_> {
         }
         let mut task = task.clone();
         // When the state was entered does not change with what is said of it.
-        task.status.message = Some(message.clone());
+        task.status.details.edit(|details| details.message = Some(message.clone()));
         self.write_task(task);
         true
     }
@@ -266,7 +270,7 @@ impl Step<'_> {
 
 /// The task may be running and must not while this other one of its slot does.
 fn bars(task: &Task, id: TaskId, beside: Option<TaskId>) -> bool {
-    let pair = task.beside == Some(id) || beside == Some(task.id);
+    let pair = task.extras.beside == Some(id) || beside == Some(task.id);
     task.id != id && !pair && task.holds_resources()
 }
 

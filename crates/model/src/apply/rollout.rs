@@ -238,7 +238,7 @@ impl Step<'_> {
             let filled = slot.iter().any(|task| task.fills_slot());
             let counts = |task: &Task| !filled || task.fills_slot();
             let beside = |task: &Task| {
-                slot.iter().any(|other| counts(other) && task.beside == Some(other.id))
+                slot.iter().any(|other| counts(other) && task.extras.beside == Some(other.id))
             };
             slot.iter()
                 .any(|task| counts(task) && !beside(task) && self.state.is_outdated(service, task))

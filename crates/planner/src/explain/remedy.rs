@@ -24,7 +24,8 @@ pub(super) fn all(view: &State, task: &Task, tally: &Tally<'_>) -> Vec<String> {
     let room = tally.nodes.keys().any(|obstacle| {
         obstacle.is_room() || matches!(obstacle, Obstacle::MaxPerNode | Obstacle::Promised)
     });
-    if task.target.is_none() && (room || tally.nodes.is_empty()) && tally.suitable.is_empty() {
+    if task.extras.target.is_none() && (room || tally.nodes.is_empty()) && tally.suitable.is_empty()
+    {
         remedies.push("add a node: `clusterctl cluster token --role worker` prints how".to_owned());
     }
     remedies.dedup();

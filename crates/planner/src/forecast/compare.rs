@@ -102,7 +102,7 @@ fn begun(after: &State, task: &Task, before: Option<&Task>, forecast: &mut Forec
         return;
     }
     if before.is_none_or(|before| before.node.is_some()) {
-        let why = task.status.message.clone();
+        let why = task.status.details.message.clone();
         let why = why.unwrap_or_else(|| "waits for a node".into());
         let from = before.and_then(|before| before.node);
         forecast.pending.push(effect(after, task, from, None, why));

@@ -29,7 +29,7 @@ impl<'a> Failure<'a> {
     /// In words.
     pub fn told(&self) -> String {
         let status = &self.last.status;
-        let why = match (&status.error, status.exit_code) {
+        let why = match (&status.details.error, status.details.exit_code) {
             (Some(error), _) => error.to_string(),
             (None, Some(code)) => format!("exit code {code}"),
             (None, None) => status.state.to_string(),

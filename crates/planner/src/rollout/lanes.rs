@@ -113,7 +113,7 @@ fn stop_first(view: &View<'_>, lead: &Task, reason: Reason, steps: &mut Steps) {
     steps.set(lead, Desired::Shutdown, Reason::Update);
     let alive = view.state.tasks_of_slot(lead.service, lead.slot).any(Task::holds_resources);
     let desired = if alive { Desired::Ready } else { Desired::Running };
-    let task = NewTask { desired, target: lead.target, ..NewTask::new(lead.slot, reason) };
+    let task = NewTask { desired, target: lead.extras.target, ..NewTask::new(lead.slot, reason) };
     steps.create(view.service.revision, task);
 }
 
@@ -122,7 +122,7 @@ pub(super) fn beside(slot: &Slot<'_>, holder: &Task, revision: u32, steps: &mut 
     let alive = slot.any_alive(Some(holder.id));
     let task = NewTask {
         desired: if alive { Desired::Ready } else { Desired::Running },
-        target: holder.target,
+        target: holder.extras.target,
         beside: Some(holder.id),
         ..NewTask::new(holder.slot, Reason::Update)
     };

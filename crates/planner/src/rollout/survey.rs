@@ -126,7 +126,7 @@ pub(super) fn worth_keeping(view: &View<'_>, task: &Task) -> bool {
 
 /// The scheduler looked and found no node.
 pub(super) fn unplaced(task: &Task) -> bool {
-    task.fills_slot() && task.node.is_none() && task.status.message.is_some()
+    task.fills_slot() && task.node.is_none() && task.status.details.message.is_some()
 }
 
 /// A task of the present revision that ran, or has been up, for so long.

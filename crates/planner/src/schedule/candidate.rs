@@ -68,7 +68,7 @@ impl<'a> Candidate<'a> {
 
     /// The whole verdict on one task; none when the node can take it.
     pub fn obstacle(&self, state: &State, seeker: Seeker<'_>) -> Option<Obstacle> {
-        if seeker.task.target.is_some_and(|target| target != self.node.id) {
+        if seeker.task.extras.target.is_some_and(|target| target != self.node.id) {
             return Some(Obstacle::Target);
         }
         self.unusable

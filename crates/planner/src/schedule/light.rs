@@ -34,7 +34,7 @@ pub(super) fn suits(state: &State, group: &Group<'_>) -> bool {
         && placement.spread_over.is_empty()
         && placement.affinities.is_empty()
         && !fit::has_extras(group.spec)
-        && group.tasks.iter().all(|task| task.target.is_none())
+        && group.tasks.iter().all(|task| task.extras.target.is_none())
         && strategy(state, group.spec) == Strategy::Spread
 }
 

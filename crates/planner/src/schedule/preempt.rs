@@ -77,7 +77,7 @@ impl<'a> Placer<'a> {
             return None;
         }
         let seeker = group.seeker(task);
-        let (place, victims) = if let Some(target) = task.target {
+        let (place, victims) = if let Some(target) = task.extras.target {
             let place = super::place_of(&self.nodes, target)?;
             (place, self.victims(group, seeker, place)?.1)
         } else {
@@ -93,7 +93,7 @@ impl<'a> Placer<'a> {
         let node = self.nodes[place].node;
         self.nodes[place].refresh(self.state.usage(node.id));
         self.nodes[place].claims.push(group.spec);
-        if task.target.is_none()
+        if task.extras.target.is_none()
             && let Some((cost, _)) = self.victims(group, seeker, place)
         {
             preemption.nodes.push(Reverse((cost, place)));
@@ -169,9 +169,9 @@ impl<'a> Placer<'a> {
                 slot: task.slot,
                 desired: Desired::Ready,
                 reason: reason.clone(),
-                not_before_ms: task.not_before_ms,
+                not_before_ms: task.extras.not_before_ms,
                 restarts: task.restarts,
-                target: task.target,
+                target: task.extras.target,
                 beside: None,
             });
         }

@@ -18,11 +18,11 @@ pub(super) const HELD: &str = "waits before the next attempt";
 /// Counts what speaks against each node. Equal situations give equal texts.
 pub(super) fn nowhere(state: &State, seeker: Seeker<'_>, nodes: &[Candidate<'_>]) -> String {
     let tally = Tally::of(state, seeker, nodes);
-    if tally.nodes.is_empty() && seeker.task.target.is_none() {
+    if tally.nodes.is_empty() && seeker.task.extras.target.is_none() {
         return format!("{NOWHERE}: the cluster has no workers");
     }
     let parts = tally.nodes.iter().map(|(obstacle, nodes)| tally.part(*obstacle, nodes.len()));
-    let alone = seeker.task.target.map(|target| match state.node(target) {
+    let alone = seeker.task.extras.target.map(|target| match state.node(target) {
         Some(node) => format!("it is for {} alone", node.name),
         None => "the node it is for was removed".to_owned(),
     });

@@ -44,13 +44,15 @@ fn wait_never_replaces_and_says_so() {
     world.advance(24 * 3600 * 1000);
     world.settle();
     let waiting = world.holders(id).into_iter().find(|t| t.node == Some(NodeId(2)));
-    let message = waiting.expect("waits").status.message.clone().expect("says why");
+    let message = waiting.expect("waits").status.details.message.clone().expect("says why");
     assert_eq!(&*message, "node node-2 is down; waits for it (--on-disconnect wait)");
     world.cut.clear();
     world.settle();
     let after: Vec<_> = world.tasks(id).iter().map(|task| task.id).collect();
     assert_eq!(before, after, "it ran on");
-    assert!(world.tasks(id).iter().all(|task| task.serves() && task.status.message.is_none()));
+    assert!(
+        world.tasks(id).iter().all(|task| task.serves() && task.status.details.message.is_none())
+    );
 }
 
 #[test]

@@ -57,7 +57,10 @@ fn a_drain_empties_the_node_even_when_nothing_else_can_take_the_tasks() {
     assert!(world.running(web).is_empty());
     for task in world.holders(web) {
         assert_eq!(task.node, None);
-        assert_eq!(task.status.message.as_deref(), Some("no suitable node: 1 node drained"));
+        assert_eq!(
+            task.status.details.message.as_deref(),
+            Some("no suitable node: 1 node drained")
+        );
     }
     world.availability(NodeId(1), Availability::Active);
     world.settle();

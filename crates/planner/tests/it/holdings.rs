@@ -38,7 +38,7 @@ pub fn check(before: &State, after: &State) {
             for (kind, count) in &spec.generic {
                 *counted.entry(kind).or_default() += count;
             }
-            for (kind, names) in &task.generic {
+            for (kind, names) in &task.extras.generic {
                 assert_eq!(names.len() as u64, spec.generic[kind], "{task:?}");
                 for name in names {
                     assert!(named.insert((kind, name)), "{kind} {name} held twice: {live:#?}");

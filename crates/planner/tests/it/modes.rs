@@ -273,7 +273,7 @@ fn check_always(world: &World) {
         if service.spec.mode.is_global() {
             let mut owners: BTreeMap<NodeId, u32> = BTreeMap::new();
             for task in world.tasks(service.id) {
-                let target = task.target.expect("belongs to a node");
+                let target = task.extras.target.expect("belongs to a node");
                 assert!(task.node.is_none_or(|node| node == target), "went astray: {task:?}");
                 let slot = *owners.entry(target).or_insert(task.slot);
                 assert_eq!(slot, task.slot, "two slots: {:#?}", world.tasks(service.id));
@@ -302,7 +302,7 @@ fn check_rest(world: &World) {
     for service in world.state.services() {
         assert!(!service.removed, "a removed service stays: {service:?}");
         for task in world.holders(service.id) {
-            let placed = task.serves() || task.status.message.is_some();
+            let placed = task.serves() || task.status.details.message.is_some();
             assert!(placed, "neither runs nor says why: {task:#?}");
         }
         match service.spec.mode {
@@ -336,11 +336,11 @@ fn check_global(world: &World, service: &Service) {
     // Where nothing is asked for any more, what runs stays until somebody says what was meant.
     let nowhere = !world.state.nodes().any(|node| meets(service, node));
     for node in world.state.nodes() {
-        let has = holders.iter().filter(|task| task.target == Some(node.id)).count();
+        let has = holders.iter().filter(|task| task.extras.target == Some(node.id)).count();
         let spent = world
             .tasks(service.id)
             .iter()
-            .any(|task| task.target == Some(node.id) && task.reason == Reason::Exhausted);
+            .any(|task| task.extras.target == Some(node.id) && task.reason == Reason::Exhausted);
         match node.spec.availability {
             Availability::Active if meets(service, node) => {
                 assert!(has == 1 || spent, "{node:?} has {has} of {:#?}", world.tasks(service.id));
@@ -351,7 +351,10 @@ fn check_global(world: &World, service: &Service) {
         }
     }
     for task in world.tasks(service.id) {
-        assert!(world.state.node(task.target.expect("global")).is_some(), "forgotten: {task:?}");
+        assert!(
+            world.state.node(task.extras.target.expect("global")).is_some(),
+            "forgotten: {task:?}"
+        );
     }
 }
 
@@ -361,7 +364,7 @@ fn check_job(world: &World, service: &Service, wanted: usize) {
     match service.run.outcome {
         JobOutcome::Succeeded if service.spec.mode == Mode::GlobalJob => {
             let of = |node: &cluster_model::Node| {
-                world.tasks(service.id).iter().any(|task| task.target == Some(node.id))
+                world.tasks(service.id).iter().any(|task| task.extras.target == Some(node.id))
             };
             for node in world.state.nodes().filter(|node| node.accepts_tasks()) {
                 assert!(!meets(service, node) || of(node), "{node:?} was passed over");

@@ -25,7 +25,7 @@ fn spread_over(name: &str, replicas: u32, keys: &[&str]) -> ServiceSpec {
 
 fn message(world: &World, service: ServiceId) -> String {
     let waits = world.holders(service).into_iter().find(|task| task.node.is_none());
-    waits.expect("one waits").status.message.as_deref().expect("says why").to_owned()
+    waits.expect("one waits").status.details.message.as_deref().expect("says why").to_owned()
 }
 
 #[test]
@@ -257,7 +257,8 @@ fn generic_resources_are_counted_and_names_are_held_by_one_task() {
     web.task.generic = [("gpu".to_owned(), 1), ("licence".to_owned(), 2)].into();
     let web = world.create(1, web);
     world.settle();
-    let names: Vec<_> = world.running(web).iter().map(|task| task.generic[0].1.clone()).collect();
+    let names: Vec<_> =
+        world.running(web).iter().map(|task| task.extras.generic[0].1.clone()).collect();
     assert_eq!(names, [["gpu0"], ["gpu1"]]);
     assert_eq!(
         message(&world, web),
@@ -268,7 +269,7 @@ fn generic_resources_are_counted_and_names_are_held_by_one_task() {
     world.ends(task, Observed::Failed);
     world.settle_through_waits();
     let mut names: Vec<_> =
-        world.running(web).iter().map(|task| task.generic[0].1.clone()).collect();
+        world.running(web).iter().map(|task| task.extras.generic[0].1.clone()).collect();
     names.sort();
     assert_eq!(names, [["gpu0"], ["gpu1"]], "a name is free again when its task has ended");
 }

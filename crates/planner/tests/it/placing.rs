@@ -246,7 +246,7 @@ fn plan(world: &mut World) {
     let changes = world.plan();
     check_preemption(&before, &world.state, &changes);
     for task in world.state.unassigned_tasks().filter(|task| task.fills_slot()) {
-        assert!(task.status.message.is_some(), "waits without a reason: {task:?}");
+        assert!(task.status.details.message.is_some(), "waits without a reason: {task:?}");
         let said = explain::task(&world.state, task.id, world.now_ms);
         assert!(said.verdict.starts_with("pending: "), "{said:?}");
     }
@@ -275,7 +275,7 @@ fn check_preemption(before: &State, after: &State, changes: &[Change]) {
     let waiting: Vec<&Task> = after
         .unassigned_tasks()
         .filter(|task| {
-            let message = task.status.message.as_deref();
+            let message = task.status.details.message.as_deref();
             message.is_some_and(|message| message.starts_with("waits for room: preempts"))
         })
         .collect();
@@ -283,7 +283,7 @@ fn check_preemption(before: &State, after: &State, changes: &[Change]) {
         let node = after.node(id).expect("known");
         let suffix = format!(" on {}", node.name);
         let ends_here = |task: &&Task| {
-            task.status.message.as_deref().is_some_and(|message| message.ends_with(&suffix))
+            task.status.details.message.as_deref().is_some_and(|message| message.ends_with(&suffix))
         };
         let takers: Vec<&Task> = waiting.iter().copied().filter(ends_here).collect();
         for victim in &victims {
@@ -298,7 +298,7 @@ fn check_preemption(before: &State, after: &State, changes: &[Change]) {
         let calm = before.tasks_of_node(id).count() == after.tasks_of_node(id).count()
             && after.unassigned_tasks().all(|task| {
                 task.id == taker.id
-                    || !task.status.message.as_deref().is_some_and(|m| m.contains(&suffix))
+                    || !task.status.details.message.as_deref().is_some_and(|m| m.contains(&suffix))
             });
         if !calm {
             continue;

@@ -29,7 +29,7 @@ fn victims(changes: &[Change]) -> Vec<TaskId> {
 }
 
 fn message(world: &World, service: ServiceId, slot: u32) -> String {
-    world.holder(service, slot).status.message.as_deref().expect("says why").to_owned()
+    world.holder(service, slot).status.details.message.as_deref().expect("says why").to_owned()
 }
 
 #[test]

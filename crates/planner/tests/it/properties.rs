@@ -331,7 +331,7 @@ fn check_slot_rests(world: &World, service: &Service, slot: u32) {
             continue;
         }
         assert!(task.node.is_none(), "neither runs nor waits: {task:#?}");
-        assert!(task.status.message.is_some(), "waits without a reason: {task:?}");
+        assert!(task.status.details.message.is_some(), "waits without a reason: {task:?}");
         assert!(!placeable(world, task), "could be placed: {task:?}");
     }
 }

@@ -22,7 +22,7 @@ fn fail(world: &mut World, web: ServiceId) -> u64 {
     let task = world.holder(web, 1).id;
     world.ends(task, Observed::Failed);
     world.plan();
-    world.holder(web, 1).not_before_ms.saturating_sub(world.now_ms)
+    world.holder(web, 1).extras.not_before_ms.saturating_sub(world.now_ms)
 }
 
 #[test]
@@ -139,18 +139,18 @@ fn a_task_that_cannot_start_backs_off_too_and_tries_another_node() {
     world.agents();
     world.plan();
     let next = world.holder(web, 1);
-    let wait_ms = next.not_before_ms - world.now_ms;
+    let wait_ms = next.extras.not_before_ms - world.now_ms;
     assert!((900..=1_100).contains(&wait_ms), "{wait_ms}");
     // Preparing is what fails, so no node prepares it before its time.
     assert_eq!(next.node, None);
-    assert_eq!(next.status.message.as_deref(), Some("waits before the next attempt"));
+    assert_eq!(next.status.details.message.as_deref(), Some("waits before the next attempt"));
     assert!(!world.agents());
     world.advance(wait_ms);
     world.plan();
     assert!(world.holder(web, 1).node.is_some());
     world.agents();
     world.plan();
-    let wait_ms = world.holder(web, 1).not_before_ms - world.now_ms;
+    let wait_ms = world.holder(web, 1).extras.not_before_ms - world.now_ms;
     assert!((1_800..=2_200).contains(&wait_ms), "{wait_ms}");
 }
 
@@ -169,7 +169,7 @@ fn a_lost_node_costs_no_attempt_and_no_wait() {
     world.settle();
     let task = world.holder(web, 1);
     assert_eq!(task.reason, Reason::Reschedule(Moved::NodeDown));
-    assert_eq!((task.restarts, task.not_before_ms), (0, 0));
+    assert_eq!((task.restarts, task.extras.not_before_ms), (0, 0));
     assert_ne!(task.node, Some(node));
     assert_eq!(world.running(web).len(), 1);
     // The node comes back: what it still runs is stopped, and nothing follows from that.

@@ -40,7 +40,7 @@ fn reservations_are_never_exceeded_and_room_is_used_when_it_appears() {
     let waiting: Vec<_> = world.holders(web).into_iter().filter(|t| t.node.is_none()).collect();
     assert_eq!(waiting.len(), 2);
     assert_eq!(
-        waiting[0].status.message.as_deref(),
+        waiting[0].status.details.message.as_deref(),
         Some(
             "no suitable node: 2 nodes have insufficient memory (wants 300 MiB, at most 124 MiB free)"
         )
@@ -68,7 +68,7 @@ fn explanations_count_every_obstacle() {
     let web = world.create(1, spec);
     world.plan();
     assert_eq!(
-        world.holder(web, 1).status.message.as_deref(),
+        world.holder(web, 1).status.details.message.as_deref(),
         Some(
             "no suitable node: 2 nodes do not meet constraint node.labels.rack==x; \
              2 nodes have insufficient CPU (wants 4.5, at most 4 free); 1 node down; \
@@ -79,7 +79,7 @@ fn explanations_count_every_obstacle() {
     world.availability(NodeId(7), Availability::Drain);
     world.plan();
     assert_eq!(
-        world.holder(web, 1).status.message.as_deref(),
+        world.holder(web, 1).status.details.message.as_deref(),
         Some(
             "no suitable node: 2 nodes do not meet constraint node.labels.rack==x; \
              1 node has insufficient memory (wants 64 MiB, 12 MiB free); 1 node down; \
@@ -93,7 +93,7 @@ fn a_cluster_without_workers_says_so_and_a_worker_that_joins_gets_the_tasks() {
     let mut world = World::new();
     let web = world.create(1, spec("web", 2));
     world.plan();
-    let message = world.holder(web, 1).status.message.clone();
+    let message = world.holder(web, 1).status.details.message.clone();
     assert_eq!(message.as_deref(), Some("no suitable node: the cluster has no workers"));
     world.join(NodeId(1), 1 << 30);
     // A scoped pass looks at waiting tasks too.

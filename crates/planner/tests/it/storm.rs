@@ -24,7 +24,7 @@ fn when_most_nodes_fall_silent_nothing_is_moved_and_it_ends_by_itself() {
     assert_eq!((storm.down, storm.total), (6, 10));
     assert!(storm.text.contains("6 of 10 nodes"), "{}", storm.text);
     let held = world.holders(id).into_iter().find(|t| t.node == Some(NodeId(1))).expect("held");
-    assert!(held.status.message.as_deref().is_some_and(|m| m.contains("storm guard")));
+    assert!(held.status.details.message.as_deref().is_some_and(|m| m.contains("storm guard")));
     world.advance(3_600_000);
     world.settle();
     world.cut.clear();

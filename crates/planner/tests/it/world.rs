@@ -451,7 +451,7 @@ impl World {
     pub fn holder(&self, service: ServiceId, slot: u32) -> &Task {
         let fillers: Vec<&Task> =
             self.state.tasks_of_slot(service, slot).filter(|task| task.fills_slot()).collect();
-        let beside = |task: &Task| fillers.iter().any(|other| task.beside == Some(other.id));
+        let beside = |task: &Task| fillers.iter().any(|other| task.extras.beside == Some(other.id));
         fillers.iter().find(|task| !beside(task)).expect("slot is filled")
     }
 

@@ -151,7 +151,7 @@ fn tell(view: &View, service: &Service) -> String {
             task.reason,
             task.status.at_ms,
             task.status.started_at_ms,
-            task.status.message
+            task.status.details.message
         ));
     }
     text

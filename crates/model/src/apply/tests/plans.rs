@@ -165,8 +165,8 @@ fn explanations_stay_until_a_node_is_found() {
     assert!(fixture.add(10, new_task(1, Desired::Running)));
     let explain = Change::Explain { task: TaskId(10), message: "no room".into() };
     assert!(fixture.change(explain.clone()));
-    assert_eq!(fixture.task(10).status.message.as_deref(), Some("no room"));
+    assert_eq!(fixture.task(10).status.details.message.as_deref(), Some("no room"));
     assert!(fixture.assign(10, 1));
-    assert_eq!(fixture.task(10).status.message, None);
+    assert_eq!(fixture.task(10).status.details.message, None);
     assert!(!fixture.change(explain));
 }

@@ -79,7 +79,10 @@ fn a_message_changes_within_a_state_and_never_back() {
         let reply = fixture.apply(Command::RecordStatus { reports });
         let status = fixture.task(10).status.clone();
         assert!(!status.ready);
-        (reply == Ok(Reply::Counted { taken: 1, refused: 0 }), status.message.unwrap().to_string())
+        (
+            reply == Ok(Reply::Counted { taken: 1, refused: 0 }),
+            status.details.message.as_deref().unwrap().to_owned(),
+        )
     };
     assert_eq!(says(1, "a"), (true, "a".into()));
     assert_eq!(says(3, "c"), (true, "c".into()));

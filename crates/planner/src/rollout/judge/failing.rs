@@ -85,7 +85,7 @@ fn hindrance(survey: &Survey<'_>) -> String {
     // A task that failed before has its failure to tell, not that it waits for the next attempt.
     let fresh = begun().filter(|standing| standing.failure.is_none());
     let waiting = fresh.filter_map(|standing| standing.current).find_map(|task| {
-        let why = task.status.message.as_ref()?;
+        let why = task.status.details.message.as_ref()?;
         Some(format!("slot {} waits: {why}", task.slot))
     });
     let failed = || survey.failed().last().map(|failure| failure.told());
