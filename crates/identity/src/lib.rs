@@ -37,6 +37,7 @@ pub use secret::SecretPem;
 pub use tls::client::{ChannelOptions, ClientStream, TlsClient, connect, connect_lazy};
 pub use tls::connect_error::{ConnectError, find_connect_error};
 pub use tls::gate::LogGate;
+pub use tls::patience::Patience;
 pub use tls::pinned::SeenCa;
 pub use tls::server::{
     AcceptError, Peer, PeerInfo, TlsConn, TlsIncoming, TlsServer, serve_tls, serve_tls_until,

@@ -8,6 +8,7 @@
 pub(crate) mod client;
 pub(crate) mod connect_error;
 pub(crate) mod gate;
+pub(crate) mod patience;
 pub(crate) mod pinned;
 pub(crate) mod server;
 #[cfg(test)]

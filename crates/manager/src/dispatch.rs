@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex};
 use cluster_daemon::Scope;
 use cluster_model::State;
 use cluster_pb::dispatcher::v1 as pb;
-use tokio::sync::{broadcast, mpsc, watch};
+use tokio::sync::{Semaphore, broadcast, mpsc, watch};
 
 use contact::Contact;
 use counts::KeptCounts;
@@ -32,6 +32,9 @@ use crate::managers::wellbeing::Wellbeing;
 
 /// Endpoint deltas a session may lag behind before it is sent the full set instead.
 const ENDPOINTS_BACKLOG: usize = 256;
+/// Sessions that send all a worker has to know first at the same time. When thousands of workers come
+/// at once, those whose turn it is are served soon; the others are heard meanwhile.
+const OPENINGS: usize = 64;
 
 /// What the sessions of this manager share. In memory only.
 pub struct Dispatch {
@@ -51,6 +54,8 @@ pub struct Dispatch {
     /// Endpoints version that every live worker has acknowledged, as far as this manager knows.
     pub withdrawn: watch::Sender<u64>,
     pub reports: mpsc::Sender<Batch>,
+    /// Turns for the first messages of sessions.
+    pub openings: Semaphore,
     /// Owns the tasks that outlast a handler: sessions, watches, streams of lines. They end with
     /// the router, without which none of them would hear anything.
     pub calls: Scope,
@@ -71,6 +76,7 @@ impl Dispatch {
             counts: KeptCounts::default(),
             withdrawn: watch::Sender::new(0),
             reports,
+            openings: Semaphore::new(OPENINGS),
             calls: Scope::root("calls"),
         };
         (Arc::new(dispatch), receiver)

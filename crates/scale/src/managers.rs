@@ -8,11 +8,15 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use cluster_identity::Context as ContextFile;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use crate::api::Api;
 use crate::process::Usage;
 
 const START_WITHIN: Duration = Duration::from_secs(60);
+/// Longer than a worker waits for a manager that says nothing, and longer than its lease.
+const STANDSTILL: Duration = Duration::from_secs(4);
 const POLL: Duration = Duration::from_millis(20);
 
 struct Manager {
@@ -129,6 +133,21 @@ impl Managers {
         if let Some(mut child) = manager.child.take() {
             child.kill().with_context(|| format!("killing {}", manager.name))?;
             child.wait().with_context(|| format!("waiting for {}", manager.name))?;
+        }
+        Ok(())
+    }
+
+    /// Stops all managers where they are, and lets them go on after [`STANDSTILL`].
+    pub async fn pause(&self) -> Result<()> {
+        self.signal(Signal::SIGSTOP)?;
+        tokio::time::sleep(STANDSTILL).await;
+        self.signal(Signal::SIGCONT)
+    }
+
+    fn signal(&self, signal: Signal) -> Result<()> {
+        for child in self.all.iter().filter_map(|manager| manager.child.as_ref()) {
+            let pid = Pid::from_raw(i32::try_from(child.id()).context("an odd process id")?);
+            kill(pid, signal).with_context(|| format!("sending {signal} to a manager"))?;
         }
         Ok(())
     }

@@ -54,6 +54,8 @@ pub enum Shape {
     Idle,
     /// A follower is killed; its workers go elsewhere.
     Reconnect,
+    /// All managers stand still for some seconds, with many tasks held.
+    Stall,
     /// Writes of users, one at a time and many.
     Writes,
     /// Ten times the writes that can be taken.
@@ -73,6 +75,7 @@ const NAMES: &[(&str, Shape)] = &[
     ("10", Shape::Preempt),
     ("idle", Shape::Idle),
     ("reconnect", Shape::Reconnect),
+    ("stall", Shape::Stall),
     ("writes", Shape::Writes),
     ("overload", Shape::Overload),
 ];
@@ -134,6 +137,7 @@ impl Bench {
             Shape::Preempt => self.preempt().await,
             Shape::Idle => self.idle().await,
             Shape::Reconnect => self.reconnect().await,
+            Shape::Stall => self.stall().await,
             Shape::Writes => self.writes().await,
             Shape::Overload => self.overload().await,
         }?;

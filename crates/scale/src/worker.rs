@@ -8,7 +8,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use cluster_identity::{ChannelOptions, TlsClient, TlsIdentity, connect};
+use cluster_identity::{ChannelOptions, ConnectError, Patience, TlsClient, TlsIdentity, connect};
 use cluster_model::{Observed, StatusReport, TaskId};
 use cluster_pb::dispatcher::v1 as pb;
 use cluster_pb::dispatcher::v1::dispatcher_client::DispatcherClient;
@@ -28,10 +28,12 @@ use crate::fleet::Shared;
 
 const OUTGOING_MAX: usize = 64;
 const MESSAGE_BYTES_MAX: usize = 16 << 20;
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// The same as the worker's: a manager that is gone is noticed within 1.7 s.
+/// All limits are the worker's, and grow as its do.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+const OPEN_TIMEOUT: Duration = Duration::from_secs(3);
 const PING_PERIOD: Duration = Duration::from_millis(1100);
 const PING_TIMEOUT: Duration = Duration::from_millis(600);
+const SILENT_AFTER: Duration = Duration::from_millis(1500);
 const HEARTBEAT_PERIOD: Duration = Duration::from_secs(1);
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_secs(2);
@@ -75,6 +77,7 @@ pub struct Worker {
     unsaid: Vec<TaskId>,
     in_flight: VecDeque<(u64, Vec<TaskId>)>,
     random: StdRng,
+    last_word: Instant,
 }
 
 impl Worker {
@@ -96,6 +99,7 @@ impl Worker {
             unsaid: Vec::new(),
             in_flight: VecDeque::new(),
             random: StdRng::seed_from_u64(u64::from(number)),
+            last_word: Instant::now(),
         }
     }
 
@@ -103,16 +107,26 @@ impl Worker {
     pub async fn run(mut self) {
         let mut place = self.number as usize;
         let mut pause = RETRY_FIRST;
+        let mut patience = Patience::default();
         loop {
             let address = self.shared.managers[place % self.shared.managers.len()].clone();
-            if let Some((inbound, out)) = self.open(&address).await {
-                pause = RETRY_FIRST;
-                let counted = self.shared.open_session();
-                let frozen = self.talk(inbound, out).await;
-                drop(counted);
-                if frozen {
-                    return;
+            let begun = Instant::now();
+            self.last_word = begun;
+            let (connected, silent) = match self.open(&address, patience).await {
+                Ok((inbound, out)) => {
+                    let counted = self.shared.open_session();
+                    let frozen = self.talk(inbound, out).await;
+                    drop(counted);
+                    if frozen {
+                        return;
+                    }
+                    (true, self.last_word.elapsed() >= SILENT_AFTER)
                 }
+                Err(silent) => (false, silent),
+            };
+            let steady = patience.ended(begun.elapsed(), silent);
+            if steady || (connected && !silent) {
+                pause = RETRY_FIRST;
             }
             place += 1;
             // Half of it by chance: workers of a lost manager shall not come back all at once.
@@ -121,25 +135,29 @@ impl Worker {
         }
     }
 
+    /// Otherwise answers whether it was a limit that ended the try.
     async fn open(
         &self,
         address: &str,
-    ) -> Option<(Streaming<pb::ManagerMessage>, mpsc::Sender<pb::WorkerMessage>)> {
+        patience: Patience,
+    ) -> Result<(Streaming<pb::ManagerMessage>, mpsc::Sender<pb::WorkerMessage>), bool> {
         let options = ChannelOptions {
-            connect_timeout: CONNECT_TIMEOUT,
+            connect_timeout: patience.stretch(CONNECT_TIMEOUT),
             keep_alive_interval: PING_PERIOD,
-            keep_alive_timeout: PING_TIMEOUT,
+            keep_alive_timeout: patience.stretch(PING_TIMEOUT),
             ..Default::default()
         };
-        let channel = connect(address, &TlsClient::manager(&self.tls), &options).await.ok()?;
+        let channel = connect(address, &TlsClient::manager(&self.tls), &options).await;
+        let channel = channel.map_err(|error| matches!(error, ConnectError::Timeout { .. }))?;
         let (out, receiver) = mpsc::channel(OUTGOING_MAX);
         let hello = pb::Hello { description: Some(self.description.clone()) };
-        out.try_send(pb::WorkerMessage { item: Some(Said::Hello(hello)) }).ok()?;
+        out.try_send(pb::WorkerMessage { item: Some(Said::Hello(hello)) }).map_err(|_| false)?;
         let mut client =
             DispatcherClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
         let opened = client.session(ReceiverStream::new(receiver));
-        let opened = tokio::time::timeout(CONNECT_TIMEOUT, opened).await.ok()?.ok()?;
-        Some((opened.into_inner(), out))
+        let opened = tokio::time::timeout(patience.stretch(OPEN_TIMEOUT), opened).await;
+        let opened = opened.map_err(|_| true)?.map_err(|_| false)?;
+        Ok((opened.into_inner(), out))
     }
 
     /// Answers whether the worker was frozen; otherwise the session ended.
@@ -167,6 +185,7 @@ impl Worker {
             tokio::select! {
                 heard = inbound.message() => {
                     let Ok(Some(message)) = heard else { return false };
+                    self.last_word = Instant::now();
                     self.shared.ledger.heard(kind(&message));
                     match message.item {
                         Some(Heard::Welcome(welcome)) => {

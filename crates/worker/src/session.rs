@@ -10,7 +10,8 @@
 //! [`crate::contact`]).
 //!
 //! *On failure*: a manager that is gone closes the connection or stops answering pings; both end
-//! the session within two seconds. Only removal from the cluster ends the loop.
+//! the session within two seconds, and later where sessions keep ending that way: the managers may
+//! be alive and slow. Only removal from the cluster ends the loop.
 
 pub mod managers;
 
@@ -20,7 +21,7 @@ use std::time::Duration;
 
 use cluster_daemon::{Backoff, Scope, chain};
 use cluster_identity::{
-    ChannelOptions, ConnectError, TlsClient, TlsIdentity, connect, find_connect_error,
+    ChannelOptions, ConnectError, Patience, TlsClient, TlsIdentity, connect, find_connect_error,
 };
 use cluster_pb::dispatcher::v1 as pb;
 use cluster_pb::dispatcher::v1::dispatcher_client::DispatcherClient;
@@ -55,6 +56,9 @@ const OPEN_TIMEOUT: Duration = Duration::from_secs(3);
 /// a second, no ping is sent.
 const PING_PERIOD: Duration = Duration::from_millis(1100);
 const PING_TIMEOUT: Duration = Duration::from_millis(600);
+/// A session that ends so long after the last word of the manager ended because of its silence: while
+/// it is well it answers a heartbeat each second.
+const SILENT_AFTER: Duration = Duration::from_millis(1500);
 /// Until the manager says otherwise.
 const HEARTBEAT_PERIOD: Duration = Duration::from_secs(1);
 /// How long containers may take to stop when the node was removed.
@@ -69,7 +73,7 @@ const WRITE_RETRY: Duration = Duration::from_secs(1);
 pub enum Ended {
     #[error("connecting failed")]
     Connect(#[source] ConnectError),
-    #[error("the manager did not open the session within {OPEN_TIMEOUT:?}")]
+    #[error("the manager did not open the session in time")]
     Silent,
     #[error("the manager refused or broke the session")]
     Status(#[source] Box<Status>),
@@ -104,17 +108,22 @@ pub struct Agent {
     pub tasks: Tasks,
     pub following: Arc<Following>,
     pub scope: Scope,
+    /// When a manager said something last in the present session, or that session began.
+    pub last_word: Instant,
 }
 
 impl Agent {
     /// Keeps a session open for ever.
     pub async fn run(mut self) -> Result<std::convert::Infallible, Removed> {
         let mut backoff = Backoff::new(RETRY_FIRST, RETRY_MAX);
+        let mut patience = Patience::default();
         let mut failures = 0u32;
         loop {
             self.node.pulse.beat();
             let address = self.managers.next();
-            let ended = self.session(&address, &mut failures).await;
+            let begun = Instant::now();
+            self.last_word = begun;
+            let ended = self.session(&address, patience, &mut failures).await;
             let was_connected = self.node.hearing.borrow().connected;
             self.node.hearing.send_modify(|hearing| {
                 hearing.connected = false;
@@ -126,9 +135,14 @@ impl Agent {
                 self.leave().await;
                 return Err(Removed);
             }
-            if was_connected {
+            let timed_out = match &ended {
+                Ended::Connect(error) => matches!(error, ConnectError::Timeout { .. }),
+                Ended::Silent => true,
+                _ => self.last_word.elapsed() >= SILENT_AFTER,
+            };
+            let steady = patience.ended(begun.elapsed(), timed_out);
+            if steady || (was_connected && !timed_out) {
                 backoff.reset();
-                failures = 0;
             }
             failures += 1;
             complain(&address, failures, &ended);
@@ -147,11 +161,11 @@ impl Agent {
         }
     }
 
-    async fn session(&mut self, address: &str, failures: &mut u32) -> Ended {
+    async fn session(&mut self, address: &str, patience: Patience, failures: &mut u32) -> Ended {
         let options = ChannelOptions {
-            connect_timeout: CONNECT_TIMEOUT,
+            connect_timeout: patience.stretch(CONNECT_TIMEOUT),
             keep_alive_interval: PING_PERIOD,
-            keep_alive_timeout: PING_TIMEOUT,
+            keep_alive_timeout: patience.stretch(PING_TIMEOUT),
             ..Default::default()
         };
         let tls = TlsClient::manager(&self.tls);
@@ -168,7 +182,7 @@ impl Agent {
         let mut client =
             DispatcherClient::new(channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX);
         let opened = client.session(ReceiverStream::new(receiver));
-        let inbound = match tokio::time::timeout(OPEN_TIMEOUT, opened).await {
+        let inbound = match tokio::time::timeout(patience.stretch(OPEN_TIMEOUT), opened).await {
             Ok(Ok(response)) => response.into_inner(),
             Ok(Err(status)) => return from_status(status),
             Err(_) => return Ended::Silent,
@@ -211,6 +225,7 @@ impl Agent {
                 _ = pulse.tick() => {}
                 heard = inbound.message() => {
                     let heard = heard.map_err(from_status)?.ok_or(Ended::Closed)?;
+                    self.last_word = Instant::now();
                     match heard.item {
                         Some(Heard::Welcome(welcome)) => {
                             period = Duration::from_millis(welcome.heartbeat_period_ms)

@@ -71,6 +71,7 @@ pub async fn start(setup: Setup, scope: &Scope) -> Result<Arc<Node>, Error> {
         renewal::run(tls.clone(), data.root().to_owned(), managers.clone(), trust.wanted()),
     );
     let agent = Agent {
+        last_word: tokio::time::Instant::now(),
         node: node.clone(),
         tls,
         trust,

@@ -26,11 +26,12 @@ use crate::tls::gate::LogGate;
 use crate::tls::{Protocol, TlsIdentity};
 
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Handshakes under way at once.
-const MAX_HANDSHAKES: usize = 1024;
+/// Handshakes under way at once. When thousands come together, few at a time are done in time, and
+/// many at a time all run out of it; the others wait in the kernel's backlog.
+const MAX_HANDSHAKES: usize = 256;
 /// With every slot taken, the oldest handshake gives way once it is this old: honest ones take
-/// milliseconds.
-const PATIENCE_WHEN_FULL: Duration = Duration::from_secs(1);
+/// milliseconds, on a machine that is very busy a second.
+const PATIENCE_WHEN_FULL: Duration = Duration::from_secs(2);
 /// Finished connections that the server has not picked up yet.
 const READY_CONNECTIONS: usize = 64;
 /// After a failed accept (out of file descriptors, mostly).

@@ -2,34 +2,43 @@
 //! workers in vain: they would be taken for dead. So it lets their sessions go early enough for
 //! them to be heard through another manager before their lease ends.
 
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
+use super::table::lock;
 use crate::context::Context;
 
 const LOOK_PERIOD: Duration = Duration::from_millis(250);
+/// A look that is so late means that this process stood still: answers of the leader may wait to be
+/// read.
+const STALL: Duration = Duration::from_secs(1);
 
-/// When this manager last led with a majority, or had an answer of the leader.
-pub struct Contact(watch::Sender<Instant>);
+pub struct Contact {
+    /// When this manager last led with a majority, or had an answer of the leader.
+    last: watch::Sender<Instant>,
+    /// When this process last went on after it had stood still: paused, or without its turn.
+    resumed: Mutex<Option<Instant>>,
+}
 
 impl Default for Contact {
     fn default() -> Self {
-        Self(watch::Sender::new(Instant::now()))
+        Self { last: watch::Sender::new(Instant::now()), resumed: Mutex::default() }
     }
 }
 
 impl Contact {
     pub fn confirm(&self) {
-        self.0.send_replace(Instant::now());
-    }
-
-    fn last(&self) -> Instant {
-        *self.0.borrow()
+        self.last.send_replace(Instant::now());
     }
 
     pub fn watch(&self) -> watch::Receiver<Instant> {
-        self.0.subscribe()
+        self.last.subscribe()
+    }
+
+    pub fn resumed(&self) -> Option<Instant> {
+        *lock(&self.resumed)
     }
 }
 
@@ -37,15 +46,26 @@ impl Contact {
 /// manager may come back, and is then kept as long again: without any leader the workers go round
 /// slowly, and are where they can be heard when there is one.
 pub async fn run(context: Context) -> anyhow::Result<()> {
+    let contact = &context.dispatch.contact;
+    let mut looked = Instant::now();
     loop {
         tokio::time::sleep(LOOK_PERIOD).await;
+        let now = Instant::now();
+        if now.saturating_duration_since(looked) > STALL {
+            tracing::warn!(
+                "this manager stood still; nobody is blamed for what was not heard meanwhile"
+            );
+            *lock(&contact.resumed) = Some(now);
+        }
+        looked = now;
         let state = context.raft.view().state;
         let Some(cluster) = state.cluster().filter(|cluster| cluster.managers.len() > 1) else {
             continue;
         };
         let patience = Duration::from_millis(cluster.lease_ms / 3 * 2);
         let Some(before) = Instant::now().checked_sub(patience) else { continue };
-        if context.dispatch.contact.last() < before {
+        let last = Some(*contact.last.borrow());
+        if last.max(contact.resumed()) < Some(before) {
             let ended = context.dispatch.sessions.close_opened_before(before, CUT_OFF);
             if ended > 0 {
                 tracing::warn!(

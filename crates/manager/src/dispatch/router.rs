@@ -127,7 +127,10 @@ fn endpoint_delta(old: &State, new: &State, changes: &Changes) -> Vec<pb::Endpoi
         changes.tasks.iter().map(|change| (change.service, change.task)).collect();
     for node in &changes.nodes {
         for state in [old, new] {
-            let serving = state.tasks_of_node(*node).filter(|task| task.serves());
+            // Most services have no ports, and a node may have hundreds of their tasks.
+            let serving = state
+                .tasks_of_node(*node)
+                .filter(|task| task.serves() && published(state, task.service).is_some());
             concerned.extend(serving.map(|task| (task.service, task.id)));
         }
     }

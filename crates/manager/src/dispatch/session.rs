@@ -27,7 +27,6 @@ use self::inbound::Inbound;
 use self::outbound::Outbound;
 use super::table::SessionTable;
 use crate::context::{Context, mint};
-use crate::raft::View;
 
 /// Messages waiting for a slow worker before the session waits for it.
 pub const QUEUE: usize = 64;
@@ -116,7 +115,7 @@ async fn serve(
     if who.standing(&context.raft.view().state).is_ok() {
         context.dispatch.hearing.acknowledged(node, 0);
     }
-    let view = Box::pin(present_view(context, who)).await?;
+    Box::pin(catch_up(context, who)).await?;
     context.dispatch.hearing.acknowledged(node, 0);
     tracing::info!(node_id = %node, session_id = %TaskId(session), boot = who.boot, "session opened");
     let (reported, recorded) = watch::channel(0);
@@ -124,14 +123,14 @@ async fn serve(
     let outbound = Outbound::new(context, who, mailbox.clone(), out);
     tokio::select! {
         ended = inbound.run(messages) => ended,
-        ended = outbound.run(view, endpoints, recorded, log_requests) => ended,
+        ended = outbound.run(endpoints, recorded, log_requests) => ended,
         reason = mailbox.closed() => Err(Failure::new(Code::Stopping, reason)),
     }
 }
 
-/// The state a session begins with: at least what any manager has sent this worker before, as far
-/// as a leader can be asked. The worker may also have joined through another manager just now.
-async fn present_view(context: &Context, who: Who) -> Result<View, Failure> {
+/// Waits until the state here is at least what any manager has sent this worker before, as far as a
+/// leader can be asked. The worker may also have joined through another manager just now.
+async fn catch_up(context: &Context, who: Who) -> Result<(), Failure> {
     let asked = match timeout(CATCH_UP, context.read(false)).await {
         Ok(asked) => asked,
         Err(_) => Err(Failure::new(Code::NoLeader, "no leader answered in time")),
@@ -145,7 +144,7 @@ async fn present_view(context: &Context, who: Who) -> Result<View, Failure> {
             .ok_or(failure)?,
     };
     who.standing(&view.state)?;
-    Ok(view)
+    Ok(())
 }
 
 /// A session's place in the table, for as long as it lasts.

@@ -14,6 +14,9 @@ const LOOK_PERIOD_MIN: Duration = Duration::from_millis(10);
 /// A look that is so late means that this process stood still, and what workers said meanwhile
 /// waits to be read: nobody's silence is proven.
 const STALL: Duration = Duration::from_secs(1);
+/// Leases that pass before silence counts again after this process stood still: all workers may have
+/// gone to other managers by then and come back at once.
+const LEASES_OF_GRACE: u64 = 2;
 
 /// Nodes cannot have been heard by a leader that was none: each is taken as heard at `since`.
 pub async fn run(context: Context, since: Instant) -> anyhow::Result<()> {
@@ -33,9 +36,11 @@ pub async fn run(context: Context, since: Instant) -> anyhow::Result<()> {
             continue;
         };
         leases.look(&view.state, now);
+        let grace = Duration::from_millis(lease_ms.saturating_mul(LEASES_OF_GRACE));
+        let again = context.dispatch.contact.resumed().map(|resumed| resumed + grace);
         let last_heard = |node: NodeId| {
             let heard = leases.last_heard(node, context.dispatch.hearing.last_heard(node));
-            Some(context.clock.at_ms(heard))
+            Some(context.clock.at_ms(again.map_or(heard, |again| heard.max(again))))
         };
         let plan = liveness::plan(&view.state, &last_heard, lease_ms, context.clock.now_ms());
         if !plan.changes.is_empty() {

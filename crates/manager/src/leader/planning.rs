@@ -43,13 +43,22 @@ pub async fn run(context: Context) -> anyhow::Result<()> {
         // A timer that is due counts whatever the wake-up was.
         let now = Instant::now();
         let due = now >= timer;
-        let look = match &last {
-            None => Look::All,
-            // Which service a timer belongs to is the planner's knowledge.
-            Some(_) if due => Look::All,
-            Some(last) => Look::of(&state, &state.changes(last), full_pass.may_begin(now)),
-        };
-        last = Some(state.clone());
+        let before = last.replace(state.clone());
+        // Beside the sessions: a pass over thousands of tasks must keep no heartbeat waiting.
+        let pass = cluster_daemon::blocking({
+            let (context, state) = (context.clone(), state.clone());
+            move || {
+                let look = match &before {
+                    None => Look::All,
+                    // Which service a timer belongs to is the planner's knowledge.
+                    Some(_) if due => Look::All,
+                    Some(last) => Look::of(&state, &state.changes(last), full_pass.may_begin(now)),
+                };
+                let plan = look.plan(&context, &state, leads_since_ms);
+                (look, plan)
+            }
+        });
+        let (look, plan) = pass.await?;
         if let Look::Services { all_follow: true, .. } = look {
             let at = full_pass.next();
             wake_at = Some(wake_at.map_or(at, |known| known.min(at)));
@@ -57,7 +66,7 @@ pub async fn run(context: Context) -> anyhow::Result<()> {
         if matches!(look, Look::All) {
             storms.look(&state, context.clock.now_ms());
         }
-        let Some(plan) = look.plan(&context, &state, leads_since_ms) else { continue };
+        let Some(plan) = plan else { continue };
         let took = now.elapsed();
         tell(&plan);
         if matches!(look, Look::All) {

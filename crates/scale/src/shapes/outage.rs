@@ -16,6 +16,8 @@ const SERVICES: u32 = 100;
 const ONE_OF: usize = 20;
 /// How long nothing may happen before everything counts as over.
 const QUIET: Duration = Duration::from_secs(3);
+/// For so long all must be well to count as well.
+const LASTS: Duration = Duration::from_secs(5);
 
 impl Bench {
     /// Services of plain tasks, all running; how many tasks there are.
@@ -101,6 +103,53 @@ impl Bench {
         self.report.put("tasks_touched", touched as f64, "");
         self.cost(&mark, tasks)?;
         self.double_tasks()
+    }
+
+    /// Everything stands still long enough for all workers to give their sessions up, as when the
+    /// machines of the managers are paused or far too busy: until all have a session again that lasts.
+    pub(super) async fn stall(&mut self) -> Result<()> {
+        let tasks = self.warm().await?;
+        let workers = self.fleet.members.len();
+        let (assigned, stopped) = {
+            let ledger = self.fleet.ledger();
+            (ledger.assigned_count(), ledger.stopped_count())
+        };
+        let mark = self.mark()?;
+        self.managers.pause().await?;
+        let begun = Instant::now();
+        let (mut back, mut sessions_back): (Option<Instant>, _) = (None, None);
+        let mut least = workers;
+        while back.is_none_or(|since| since.elapsed() < LASTS) {
+            self.managers.check()?;
+            let sessions = self.fleet.sessions();
+            least = least.min(sessions);
+            if sessions == workers && sessions_back.is_none() {
+                sessions_back = Some(begun.elapsed());
+            }
+            let well = sessions == workers && self.all_ready().await;
+            back = well.then(|| back.unwrap_or_else(Instant::now));
+            ensure!(
+                begun.elapsed() < self.patience,
+                "{sessions} of {workers} workers have a session {:?} after the managers stood still",
+                begun.elapsed()
+            );
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        let took = back.map_or(Duration::ZERO, |since| since.duration_since(begun));
+        self.report.put("sessions_back_s", sessions_back.unwrap_or_default().as_secs_f64(), "s");
+        self.report.put("all_well_s", took.as_secs_f64(), "s");
+        self.report.put("sessions_least", least as f64, "");
+        let ledger = self.fleet.ledger();
+        let touched = ledger.assigned_count() - assigned + ledger.stopped_count() - stopped;
+        self.report.put("tasks", tasks as f64, "");
+        self.report.put("tasks_touched", touched as f64, "");
+        self.cost(&mark, tasks)
+    }
+
+    /// The managers take all workers for ready; not so while none answers.
+    async fn all_ready(&self) -> bool {
+        let cluster = self.managers.api.cluster().await;
+        cluster.is_ok_and(|cluster| cluster.workers_ready as usize == self.fleet.members.len())
     }
 
     /// An error if two tasks of a slot live.

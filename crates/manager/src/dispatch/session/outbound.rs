@@ -75,14 +75,12 @@ impl<'a> Outbound<'a> {
 
     pub async fn run(
         mut self,
-        view: View,
         mut endpoints: broadcast::Receiver<Arc<Vec<pb::Endpoints>>>,
         mut recorded: watch::Receiver<u64>,
         mut log_requests: mpsc::Receiver<pb::LogRequest>,
     ) -> Result<(), Failure> {
         let mut withdrawn = self.context.dispatch.withdrawn.subscribe();
-        // A view that is kept keeps alive what changes after it.
-        Box::pin(self.begin(view)).await?;
+        Box::pin(self.begin()).await?;
         loop {
             tokio::select! {
                 () = self.mailbox.wake.notified() => Box::pin(self.changed()).await?,
@@ -110,7 +108,11 @@ impl<'a> Outbound<'a> {
     }
 
     /// All that the worker has to know first.
-    async fn begin(&mut self, view: View) -> Result<(), Failure> {
+    async fn begin(&mut self) -> Result<(), Failure> {
+        let stopping = |_| Failure::new(Code::Stopping, "this manager is stopping");
+        let _turn = self.context.dispatch.openings.acquire().await.map_err(stopping)?;
+        // Taken now: one that is kept keeps alive what changes after it.
+        let view = self.context.raft.view();
         self.welcome(&view.state).await?;
         self.managers(&view.state).await?;
         self.trust(&view.state).await?;
