@@ -275,6 +275,33 @@ fn a_leader_that_hangs_is_replaced_and_yields_when_it_wakes() {
     cluster.wait_running("web", 2, SOON);
 }
 
+/// Longer than a worker waits for a silent manager, and longer than its lease.
+const STANDSTILL: Duration = Duration::from_secs(4);
+
+#[test]
+fn managers_that_stood_still_blame_no_worker_for_it() {
+    let cluster = Cluster::up("still", 3, 2);
+    let before = ids(&cluster.serve_web(2));
+    let address = cluster.address("worker-1");
+    let managers = ["manager-1", "manager-2", "manager-3"];
+    for manager in managers {
+        cluster.lab().pause(manager).expect("paused");
+    }
+    let begun = Instant::now();
+    while begun.elapsed() < STANDSTILL {
+        cluster.get(address, 80, "/").expect("containers and mesh run on");
+    }
+    for manager in managers {
+        cluster.lab().resume(manager).expect("resumed");
+    }
+    until("writes work again", SOON, || {
+        let ran = cluster.ctl(&["service", "scale", "--detach", "web=3"]);
+        if ran.code == 0 { Ok(()) } else { Err(format!("{ran:?}")) }
+    });
+    let running = ids(&cluster.wait_running("web", 3, SOON));
+    assert!(before.is_subset(&running), "a task was replaced: {before:?}, {running:?}");
+}
+
 #[test]
 fn a_task_that_eats_too_much_memory_says_so_and_is_replaced() {
     let cluster = Cluster::up("oom", 1, 1);

@@ -30,7 +30,9 @@ const OUTGOING_MAX: usize = 64;
 const MESSAGE_BYTES_MAX: usize = 16 << 20;
 /// All limits are the worker's, and grow as its do.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+const CONNECT_TIMEOUT_MAX: Duration = Duration::from_secs(5);
 const OPEN_TIMEOUT: Duration = Duration::from_secs(3);
+const OPEN_TIMEOUT_MAX: Duration = Duration::from_secs(10);
 const PING_PERIOD: Duration = Duration::from_millis(1100);
 const PING_TIMEOUT: Duration = Duration::from_millis(600);
 const SILENT_AFTER: Duration = Duration::from_millis(1500);
@@ -142,7 +144,7 @@ impl Worker {
         patience: Patience,
     ) -> Result<(Streaming<pb::ManagerMessage>, mpsc::Sender<pb::WorkerMessage>), bool> {
         let options = ChannelOptions {
-            connect_timeout: patience.stretch(CONNECT_TIMEOUT),
+            connect_timeout: patience.stretch(CONNECT_TIMEOUT).min(CONNECT_TIMEOUT_MAX),
             keep_alive_interval: PING_PERIOD,
             keep_alive_timeout: patience.stretch(PING_TIMEOUT),
             ..Default::default()
@@ -155,7 +157,8 @@ impl Worker {
         let mut client =
             DispatcherClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
         let opened = client.session(ReceiverStream::new(receiver));
-        let opened = tokio::time::timeout(patience.stretch(OPEN_TIMEOUT), opened).await;
+        let limit = patience.stretch(OPEN_TIMEOUT).min(OPEN_TIMEOUT_MAX);
+        let opened = tokio::time::timeout(limit, opened).await;
         let opened = opened.map_err(|_| true)?.map_err(|_| false)?;
         Ok((opened.into_inner(), out))
     }

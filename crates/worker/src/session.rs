@@ -51,7 +51,10 @@ pub use managers::Managers;
 const OUTGOING_MAX: usize = 64;
 const MESSAGE_BYTES_MAX: usize = 16 << 20;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// However patient: an address that leads nowhere must not keep the node from the next one.
+const CONNECT_TIMEOUT_MAX: Duration = Duration::from_secs(5);
 const OPEN_TIMEOUT: Duration = Duration::from_secs(3);
+const OPEN_TIMEOUT_MAX: Duration = Duration::from_secs(10);
 /// Together they bound how long a manager may be gone unnoticed. While heartbeats are answered, once
 /// a second, no ping is sent.
 const PING_PERIOD: Duration = Duration::from_millis(1100);
@@ -138,7 +141,11 @@ impl Agent {
             let timed_out = match &ended {
                 Ended::Connect(error) => matches!(error, ConnectError::Timeout { .. }),
                 Ended::Silent => true,
-                _ => self.last_word.elapsed() >= SILENT_AFTER,
+                // One with a code is the manager's word.
+                Ended::Status(status) => {
+                    code_of(status).is_none() && self.last_word.elapsed() >= SILENT_AFTER
+                }
+                _ => false,
             };
             let steady = patience.ended(begun.elapsed(), timed_out);
             if steady || (was_connected && !timed_out) {
@@ -163,7 +170,7 @@ impl Agent {
 
     async fn session(&mut self, address: &str, patience: Patience, failures: &mut u32) -> Ended {
         let options = ChannelOptions {
-            connect_timeout: patience.stretch(CONNECT_TIMEOUT),
+            connect_timeout: patience.stretch(CONNECT_TIMEOUT).min(CONNECT_TIMEOUT_MAX),
             keep_alive_interval: PING_PERIOD,
             keep_alive_timeout: patience.stretch(PING_TIMEOUT),
             ..Default::default()
@@ -182,7 +189,8 @@ impl Agent {
         let mut client =
             DispatcherClient::new(channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX);
         let opened = client.session(ReceiverStream::new(receiver));
-        let inbound = match tokio::time::timeout(patience.stretch(OPEN_TIMEOUT), opened).await {
+        let limit = patience.stretch(OPEN_TIMEOUT).min(OPEN_TIMEOUT_MAX);
+        let inbound = match tokio::time::timeout(limit, opened).await {
             Ok(Ok(response)) => response.into_inner(),
             Ok(Err(status)) => return from_status(status),
             Err(_) => return Ended::Silent,
