@@ -30,7 +30,7 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// many at a time all run out of it; the others wait in the kernel's backlog.
 const MAX_HANDSHAKES: usize = 256;
 /// With every slot taken, the oldest handshake gives way once it is this old: honest ones take
-/// milliseconds, on a machine that is very busy a second.
+/// milliseconds, and longer where the machine is busy with many.
 const PATIENCE_WHEN_FULL: Duration = Duration::from_secs(2);
 /// Finished connections that the server has not picked up yet.
 const READY_CONNECTIONS: usize = 64;

@@ -242,7 +242,8 @@ async fn no_request_is_lost_when_a_worker_leaves_and_ends() {
         until("requests flow", || asked.load(Ordering::Relaxed) > 40).await;
         let leaver = world.workers.pop().unwrap();
         within(leaver.mesh.leave()).await;
-        // As long as the rest of a program may take to stop.
+        // A program has more to end after this; nothing is waited for here. The client's pause below
+        // makes its requests long enough to be cut, so that the two together show a lost one.
         sleep(Duration::from_millis(5)).await;
         drop(leaver);
         let then = asked.load(Ordering::Relaxed);
