@@ -92,6 +92,19 @@ pub enum Ended {
     Interrupted,
 }
 
+impl Ended {
+    /// Nothing came in time; the last word of the manager is so old.
+    fn is_silence(&self, silent_for: Duration) -> bool {
+        match self {
+            Ended::Connect(error) => matches!(error, ConnectError::Timeout { .. }),
+            Ended::Silent => true,
+            // One with a code is the manager's word.
+            Ended::Status(status) => code_of(status).is_none() && silent_for >= SILENT_AFTER,
+            _ => false,
+        }
+    }
+}
+
 /// This node is no longer a member.
 #[derive(Debug, thiserror::Error)]
 #[error(
@@ -138,15 +151,7 @@ impl Agent {
                 self.leave().await;
                 return Err(Removed);
             }
-            let timed_out = match &ended {
-                Ended::Connect(error) => matches!(error, ConnectError::Timeout { .. }),
-                Ended::Silent => true,
-                // One with a code is the manager's word.
-                Ended::Status(status) => {
-                    code_of(status).is_none() && self.last_word.elapsed() >= SILENT_AFTER
-                }
-                _ => false,
-            };
+            let timed_out = ended.is_silence(self.last_word.elapsed());
             let steady = patience.ended(begun.elapsed(), timed_out);
             if steady || (was_connected && !timed_out) {
                 backoff.reset();
@@ -392,3 +397,6 @@ fn from_status(status: Status) -> Ended {
 fn jittered(period: Duration) -> Duration {
     period.mul_f64(rand::rng().random_range(0.9..=1.0))
 }
+
+#[cfg(test)]
+mod tests;
