@@ -14,3 +14,25 @@ pub async fn blocking<T: Send + 'static>(
         _ => tokio::task::spawn_blocking(work).await,
     }
 }
+
+/// Where long work is done that may wait while everything else has its turn. By default beside
+/// everything else, as [`blocking`] does.
+#[derive(Clone, Debug, Default)]
+pub struct Background(Option<Handle>);
+
+impl Background {
+    /// On the threads of this runtime, which are expected to step back for all others.
+    pub fn on(runtime: Handle) -> Self {
+        Self(Some(runtime))
+    }
+
+    pub async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, JoinError> {
+        match &self.0 {
+            Some(runtime) => runtime.spawn_blocking(work).await,
+            None => blocking(work).await,
+        }
+    }
+}

@@ -18,7 +18,7 @@ pub mod systemd;
 pub mod telemetry;
 
 pub use backoff::Backoff;
-pub use blocking::blocking;
+pub use blocking::{Background, blocking};
 pub use build::{BuildInfo, build_info};
 pub use chain::chain;
 pub use lock::{DataDirLock, Error as LockError};

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use cluster_daemon::chain;
+use cluster_daemon::{Background, chain};
 use cluster_identity::{ChannelOptions, TlsClient, TlsIdentity};
 use cluster_model::{Command, NodeId, Reply};
 use cluster_mutants::{Mutant, is};
@@ -22,6 +22,8 @@ pub struct Context {
     pub clock: ClusterClock,
     pub identity: TlsIdentity,
     pub dispatch: Arc<Dispatch>,
+    /// Where plans are made.
+    pub background: Background,
 }
 
 impl Context {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use cluster_daemon::Background;
 use cluster_identity::net::Net;
 use tokio::runtime::Handle;
 
@@ -18,8 +19,8 @@ pub struct Host {
     /// Where the log and the snapshots are.
     pub disk: Arc<dyn Disk>,
     pub adapt: Option<Adapt>,
-    /// Where users are served: threads that step back for everything else. With none they share
-    /// the manager's own.
+    /// Where users are served, plans are made and snapshots written: threads that step back for
+    /// everything else. With none all of it shares the manager's own.
     pub users: Option<Handle>,
 }
 
@@ -30,8 +31,13 @@ impl Default for Host {
 }
 
 impl Host {
+    pub(crate) fn background(&self) -> Background {
+        self.users.clone().map(Background::on).unwrap_or_default()
+    }
+
     pub(crate) fn adapted(&self, mut config: RaftConfig) -> RaftConfig {
         config.disk = self.disk.clone();
+        config.background = self.background();
         if let Some(adapt) = &self.adapt {
             adapt(&mut config);
         }

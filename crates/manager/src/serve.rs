@@ -146,6 +146,7 @@ impl Manager {
             clock: ClusterClock::start(),
             identity: tls.clone(),
             dispatch,
+            background: host.background(),
         };
         if let Some(recovery) = recovery {
             // Nobody is served before: the state still names the managers of old.

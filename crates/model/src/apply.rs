@@ -253,7 +253,7 @@ impl Step<'_> {
     /// A task of the node is an endpoint, or is one as soon as the node is heard. Workers are told of
     /// endpoints that changed, all of them: nodes that come and go without any must cost nothing.
     fn is_backend(&self, node: NodeId) -> bool {
-        self.state.tasks_of_node(node).any(|task| task.serves() && self.publishes(task.service))
+        self.state.tasks_of_node_in(node, |service| self.publishes(service)).any(Task::serves)
     }
 
     fn publishes(&self, service: ServiceId) -> bool {

@@ -5,6 +5,7 @@
 
 mod read;
 
+use std::collections::BTreeSet;
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -28,7 +29,9 @@ pub struct State {
     // Derived from the tables, rebuilt when a snapshot is read.
     /// The same values as in the table: what looks at a service reads its tasks in one walk.
     slots: OrdMap<(ServiceId, u32, TaskId), Arc<Task>>,
-    node_tasks: OrdSet<(NodeId, TaskId)>,
+    /// With the service of each: a node that comes or goes concerns services, and to look hundreds of
+    /// tasks up to learn which is what a thousand such nodes a second cannot afford.
+    node_tasks: OrdMap<(NodeId, TaskId), ServiceId>,
     /// Tasks without a node that are not over.
     unassigned: OrdSet<TaskId>,
     service_names: OrdMap<String, ServiceId>,
@@ -247,9 +250,45 @@ impl State {
 
     /// By id, from an id on.
     pub fn tasks_of_node_from(&self, id: NodeId, from: TaskId) -> impl Iterator<Item = &Task> {
-        self.node_tasks
-            .range((id, from)..=(id, TaskId(u64::MAX)))
-            .filter_map(|(_, task)| self.task(*task))
+        self.known_of_node(id, from).filter_map(|(task, _)| self.task(task))
+    }
+
+    /// The tasks of a node that belong to some services; the others are not even looked up.
+    pub fn tasks_of_node_in(
+        &self,
+        id: NodeId,
+        of: impl Fn(ServiceId) -> bool,
+    ) -> impl Iterator<Item = &Task> {
+        let mut last = None;
+        self.known_of_node(id, TaskId(0)).filter_map(move |(task, service)| {
+            // Tasks that were made together follow each other.
+            let (_, wanted) = last
+                .filter(|(known, _)| *known == service)
+                .unwrap_or_else(|| (service, of(service)));
+            last = Some((service, wanted));
+            wanted.then(|| self.task(task)).flatten()
+        })
+    }
+
+    /// The services that have tasks on a node.
+    pub fn services_of_node(&self, id: NodeId) -> BTreeSet<ServiceId> {
+        let mut services = BTreeSet::new();
+        let mut last = None;
+        for (_, service) in self.known_of_node(id, TaskId(0)) {
+            if last.replace(service) != Some(service) {
+                services.insert(service);
+            }
+        }
+        services
+    }
+
+    fn known_of_node(
+        &self,
+        id: NodeId,
+        from: TaskId,
+    ) -> impl Iterator<Item = (TaskId, ServiceId)> + '_ {
+        let tasks = self.node_tasks.range((id, from)..=(id, TaskId(u64::MAX)));
+        tasks.map(|((_, task), service)| (*task, *service))
     }
 
     /// The slot of a task has to move for the service's present revision.
@@ -371,7 +410,7 @@ impl State {
             if let Some(known) = node(old) {
                 self.node_tasks.remove(&known);
             }
-            self.node_tasks.extend(node(new));
+            self.node_tasks.extend(node(new).zip(new.map(|task| task.service)));
         }
         let waits = |task: &&Task| task.node.is_none() && !task.status.state.is_terminal();
         match (old.filter(waits), new.filter(waits)) {

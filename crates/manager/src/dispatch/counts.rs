@@ -144,7 +144,7 @@ fn concerned(old: &State, new: &State, changes: &Changes) -> BTreeSet<ServiceId>
     concerned.extend(changes.tasks.iter().map(|change| change.service));
     for node in &changes.nodes {
         for state in [old, new] {
-            concerned.extend(state.tasks_of_node(*node).map(|task| task.service));
+            concerned.extend(state.services_of_node(*node));
         }
     }
     concerned

@@ -129,8 +129,8 @@ fn endpoint_delta(old: &State, new: &State, changes: &Changes) -> Vec<pb::Endpoi
         for state in [old, new] {
             // Most services have no ports, and a node may have hundreds of their tasks.
             let serving = state
-                .tasks_of_node(*node)
-                .filter(|task| task.serves() && published(state, task.service).is_some());
+                .tasks_of_node_in(*node, |service| published(state, service).is_some())
+                .filter(|task| task.serves());
             concerned.extend(serving.map(|task| (task.service, task.id)));
         }
     }

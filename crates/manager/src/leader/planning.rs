@@ -44,8 +44,9 @@ pub async fn run(context: Context) -> anyhow::Result<()> {
         let now = Instant::now();
         let due = now >= timer;
         let before = last.replace(state.clone());
-        // Beside the sessions: a pass over thousands of tasks must keep no heartbeat waiting.
-        let pass = cluster_daemon::blocking({
+        // Behind the sessions: a pass over thousands of tasks must keep no heartbeat waiting, and what
+        // it plans cannot be told faster than they have their turn.
+        let pass = context.background.run({
             let (context, state) = (context.clone(), state.clone());
             move || {
                 let look = match &before {
@@ -180,7 +181,7 @@ impl Look {
         let mut services: BTreeSet<ServiceId> = changes.services.iter().copied().collect();
         services.extend(changes.tasks.iter().map(|task| task.service));
         for node in &changes.nodes {
-            services.extend(state.tasks_of_node(*node).map(|task| task.service));
+            services.extend(state.services_of_node(*node));
         }
         if nodes {
             let global = |service: &&Service| service.spec.mode.is_global() && !service.removed;

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cluster_daemon::Background;
 use cluster_model::command::COMMANDS;
 use cluster_model::{ClusterId, NodeId};
 use openraft::SnapshotPolicy;
@@ -38,6 +39,8 @@ pub struct RaftConfig {
     pub keys: Option<Keyring>,
     /// Where log and snapshots are.
     pub disk: Arc<dyn Disk>,
+    /// Where snapshots are written.
+    pub background: Background,
     /// Who runs consensus.
     pub threads: Threads,
     /// The newest set of commands that is understood; smaller than the program's only in tests.
@@ -70,6 +73,7 @@ impl RaftConfig {
             keep_entries: 4_000,
             keys: None,
             disk: Arc::new(OsDisk),
+            background: Background::default(),
             threads: Threads::Own,
             commands: COMMANDS,
         }

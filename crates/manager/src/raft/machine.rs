@@ -9,6 +9,7 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use cluster_daemon::Background;
 use cluster_model::{Command, State};
 use futures::{Stream, StreamExt};
 use openraft::storage::{ApplyResponder, EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
@@ -68,6 +69,8 @@ pub(crate) struct Machine {
     published: Published,
     /// The newest set of commands that is understood.
     commands: u8,
+    /// Where snapshots are written.
+    background: Background,
 }
 
 impl Machine {
@@ -76,6 +79,7 @@ impl Machine {
         snapshots: SnapshotStore,
         published: Published,
         commands: u8,
+        background: Background,
     ) -> Result<Self, StorageError> {
         let mut machine = Self {
             state: State::default(),
@@ -84,6 +88,7 @@ impl Machine {
             snapshots,
             published,
             commands,
+            background,
         };
         if let Some((_, file)) = machine.snapshots.current() {
             let (meta, state) = machine.snapshots.read(&file)?;
@@ -203,6 +208,7 @@ impl RaftStateMachine<Types> for Machine {
                 last_membership: self.membership.clone(),
             },
             snapshots: self.snapshots.clone(),
+            background: self.background.clone(),
         }
     }
 
@@ -235,6 +241,7 @@ pub(crate) struct Builder {
     state: State,
     meta: SnapshotMeta,
     snapshots: SnapshotStore,
+    background: Background,
 }
 
 impl RaftSnapshotBuilder<Types> for Builder {
@@ -242,7 +249,7 @@ impl RaftSnapshotBuilder<Types> for Builder {
 
     async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
         let (state, meta, store) = (self.state.clone(), self.meta.clone(), self.snapshots.clone());
-        let write = cluster_daemon::blocking(move || {
+        let write = self.background.run(move || {
             let snapshot = store.write(&meta, &state)?;
             tracing::info!(
                 index = meta.last_log_id.map(|id| id.index),

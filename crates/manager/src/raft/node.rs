@@ -152,7 +152,7 @@ impl RaftNode {
         let owner = Owner { cluster_id: config.cluster_id.0, node_id: config.node_id.0 };
         let (dir, log_settings, threads) = (config.dir.clone(), config.log, config.threads);
         let (disk, commands) = (config.disk.clone(), config.commands);
-        let keys = config.keys.clone();
+        let (keys, background) = (config.keys.clone(), config.background.clone());
         let published = Published::new();
         let machine_published = published.clone();
         let opening = cluster_daemon::blocking(move || {
@@ -162,7 +162,8 @@ impl RaftNode {
                 owner.cluster_id,
                 keys.clone(),
             )?;
-            let machine = Machine::open(snapshots.clone(), machine_published, commands)?;
+            let machine =
+                Machine::open(snapshots.clone(), machine_published, commands, background)?;
             let folder = log::folder(&dir);
             let (log, thread) = Log::open_with(disk, &folder, owner, log_settings, threads, keys)?;
             Ok::<_, StorageError>((snapshots, machine, log, thread))

@@ -6,6 +6,7 @@ use openraft::StorageError;
 use openraft::testing::log::{StoreBuilder, Suite};
 use tempfile::TempDir;
 
+use cluster_daemon::Background;
 use cluster_model::command::COMMANDS;
 
 use crate::raft::config::Threads;
@@ -24,7 +25,8 @@ impl StoreBuilder<Types, LogStore, Machine, TempDir> for OnDisk {
         let disk: Arc<dyn Disk> = Arc::new(OsDisk);
         let snapshots =
             SnapshotStore::open(disk.clone(), &dir.path().join("snapshots"), 1).unwrap();
-        let machine = Machine::open(snapshots, Published::new(), COMMANDS).unwrap();
+        let machine =
+            Machine::open(snapshots, Published::new(), COMMANDS, Background::default()).unwrap();
         let owner = Owner { cluster_id: 1, node_id: 1 };
         let settings = LogSettings { segment_bytes: 8192, cache_bytes: 2048 };
         let (log, _thread) =
