@@ -14,7 +14,12 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+
+/// Connections that may wait to be accepted; the kernel's own bound (`net.core.somaxconn`, mostly
+/// 4096) holds where it is lower. One too many is dropped and tried again by its kernel a second
+/// later, so all workers of a lost manager must find room at another.
+const BACKLOG: u32 = 8192;
 
 /// A connected stream of bytes.
 pub trait Bytes: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
@@ -58,9 +63,17 @@ impl Net {
     pub async fn listen(&self, address: SocketAddr) -> io::Result<Listener> {
         match &self.0 {
             Some(network) => network.listen(address),
-            None => Ok(TcpListener::bind(address).await?.into()),
+            None => Ok(tcp(address)?.into()),
         }
     }
+}
+
+/// Binds as [`TcpListener::bind`] does, with more room for connections that wait to be accepted.
+fn tcp(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 impl fmt::Debug for Net {
