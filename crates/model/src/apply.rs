@@ -156,8 +156,8 @@ impl Step<'_> {
         let moved = node.state != NodeState::Ready
             || (&node.description.address, node.description.mesh_port)
                 != (&description.address, description.mesh_port);
-        let returned = node.state == NodeState::Down;
-        if node.state != NodeState::Ready && !(returned && is(Mutant::NodeStaysDown)) {
+        let stays_down = node.state == NodeState::Down && is(Mutant::NodeStaysDown);
+        if node.state != NodeState::Ready && !stays_down {
             node.state = NodeState::Ready;
             node.state_since_ms = at_ms;
             node.message = "".into();
@@ -167,20 +167,7 @@ impl Step<'_> {
         if moved && self.is_backend(id) {
             self.state.tables.endpoints_version = self.index;
         }
-        if returned {
-            self.forget_waits(id);
-        }
         Ok(Reply::Node { id, version: self.index })
-    }
-
-    /// What was said of a node's tasks while it was down holds no longer.
-    fn forget_waits(&mut self, id: NodeId) {
-        let told = |task: &&Task| task.holds_resources() && task.status.details.message.is_some();
-        let tasks: Vec<Task> = self.state.tasks_of_node(id).filter(told).cloned().collect();
-        for mut task in tasks {
-            task.status.details.edit(|details| details.message = None);
-            self.write_task(task);
-        }
     }
 
     fn update_node(&mut self, id: NodeId, version: u64, spec: &NodeSpec) -> Result<Reply, Refusal> {

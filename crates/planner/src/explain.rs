@@ -10,6 +10,7 @@ use cluster_model::fit;
 use cluster_model::spec::Strategy;
 use cluster_model::{Availability, Desired, NodeId, Observed, ServiceId, State, Task, TaskId};
 
+use crate::Held;
 use crate::drain::{Verdict, survey};
 use crate::schedule::{self, Inspection, Standing};
 
@@ -48,6 +49,9 @@ pub fn task(view: &State, id: TaskId, now_ms: u64) -> Explanation {
     };
     if !task.fills_slot() {
         return Explanation { verdict: over(task), ..Explanation::default() };
+    }
+    if let Some(verdict) = Held::of(view, now_ms).why(task) {
+        return Explanation { verdict, ..Explanation::default() };
     }
     let Some(seen) = schedule::inspect(view, task, now_ms) else {
         let verdict = "its service was removed".to_owned();

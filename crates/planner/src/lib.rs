@@ -38,6 +38,7 @@ use std::sync::Arc;
 use cluster_model::{Change, ServiceId};
 
 pub use ids::Ids;
+pub use lost::Held;
 pub use pass::{Now, plan};
 
 /// What a pass looks at.

@@ -5,9 +5,10 @@
 //! A zone is the nodes with the same label `zone`; nodes without it are one zone.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::OnceLock;
 
-use cluster_model::{Availability, Node, NodeId, NodeState, State};
+use cluster_model::{Availability, Node, NodeState, State};
 
 /// The label that puts nodes into zones.
 pub const ZONE_LABEL: &str = "zone";
@@ -57,6 +58,26 @@ pub(crate) struct Storms {
     zones: OnceLock<BTreeMap<String, Zone>>,
 }
 
+/// What holds a node's tasks back.
+pub(crate) struct Held<'a> {
+    zone: &'a str,
+    down: usize,
+    total: usize,
+    /// When it ends if nothing else happens.
+    pub ends_ms: Option<u64>,
+}
+
+impl fmt::Display for Held<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (down, total, zone) = (self.down, self.total, name(self.zone));
+        write!(
+            f,
+            "{down} of the {total} nodes of {zone}; nothing is replaced until at most half are \
+             (storm guard)"
+        )
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Zone {
     down: usize,
@@ -70,22 +91,14 @@ impl Storms {
         Self { state: state.clone(), now_ms, zones: OnceLock::new() }
     }
 
-    /// Why the tasks of a silent node are not replaced, if they are not, and until when at the
-    /// longest if that is known.
-    pub fn holds(&self, node: NodeId) -> Option<(String, Option<u64>)> {
+    /// The storm because of which the tasks of a silent node are not replaced, if there is one.
+    pub fn holds(&self, node: &Node) -> Option<Held<'_>> {
         let zones = self.zones.get_or_init(|| zones(&self.state, self.now_ms));
-        if zones.is_empty() {
+        if zones.is_empty() || !counts(node) {
             return None;
         }
-        let node = self.state.node(node).filter(|node| counts(node))?;
-        let Zone { down, total, ends_ms } = zones.get(zone(node))?;
-        let why = format!(
-            "node {} is down with {down} of the {total} nodes of {}; nothing is replaced until at \
-             most half are (storm guard)",
-            node.name,
-            name(zone(node))
-        );
-        Some((why, *ends_ms))
+        let (name, zone) = zones.get_key_value(zone(node))?;
+        Some(Held { zone: name, down: zone.down, total: zone.total, ends_ms: zone.ends_ms })
     }
 }
 

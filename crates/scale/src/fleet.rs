@@ -1,7 +1,7 @@
 //! All simulated workers of a run.
 
 use std::any::Any;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -14,6 +14,7 @@ use cluster_pb::ca::v1::JoinRequest;
 use cluster_pb::ca::v1::ca_client::CaClient;
 use cluster_pb::types::v1::{NodeDescription, Resources};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
+use tokio::runtime::Handle;
 use tokio::sync::mpsc::{self, error::TrySendError};
 use tonic::transport::Channel;
 
@@ -40,6 +41,8 @@ pub struct Shared {
     pub ledger: Ledger,
     pub behaviour: Behaviour,
     sessions: AtomicUsize,
+    /// How late the workers' process got its turn at worst, in microseconds.
+    lag_us: AtomicU64,
     /// Connections of frozen workers, kept so that nobody hears them close.
     frozen: Mutex<Vec<Box<dyn Any + Send>>>,
 }
@@ -83,12 +86,14 @@ pub struct Fleet {
 }
 
 impl Fleet {
-    /// Joins workers and waits until the managers take all of them for ready.
+    /// Joins workers, which then run on the given threads, and waits until the managers take all of
+    /// them for ready.
     pub async fn join(
         managers: &Managers,
         count: u32,
         behaviour: Behaviour,
         patience: Duration,
+        workers: &Handle,
     ) -> Result<Self> {
         let token = managers.api.token("worker").await?;
         let addresses = managers.addresses();
@@ -97,8 +102,10 @@ impl Fleet {
             ledger: Ledger::open(),
             behaviour,
             sessions: AtomicUsize::new(0),
+            lag_us: AtomicU64::new(0),
             frozen: Mutex::default(),
         });
+        workers.spawn(watch_lag(shared.clone()));
         eprintln!("scale: {count} workers join");
         let begun = Instant::now();
         let digest = token.parse::<JoinToken>().context("reading the join token")?.ca_digest;
@@ -111,7 +118,7 @@ impl Fleet {
         let joins = (0..count).map(|number| {
             let door = doors[number as usize % doors.len()].clone();
             let (token, shared) = (token.clone(), shared.clone());
-            tokio::spawn(async move {
+            workers.spawn(async move {
                 let identity = join(door, token, number).await?;
                 let (orders, receiver) = mpsc::channel(ORDERS_MAX);
                 let tls = TlsIdentity::new(identity)?;
@@ -154,6 +161,12 @@ impl Fleet {
         self.shared.sessions.load(Ordering::Relaxed)
     }
 
+    /// How late the workers' process got its turn at worst since the last call. Workers on machines
+    /// of their own would not have waited: what is longer than their patience is the bench's doing.
+    pub fn lag(&self) -> Duration {
+        Duration::from_micros(self.shared.lag_us.swap(0, Ordering::Relaxed))
+    }
+
     pub fn ledger(&self) -> &Ledger {
         &self.shared.ledger
     }
@@ -166,6 +179,15 @@ impl Fleet {
                 bail!("{} has not read its last {ORDERS_MAX} orders", self.members[place].name)
             }
         }
+    }
+}
+
+async fn watch_lag(shared: Arc<Shared>) {
+    loop {
+        let begun = Instant::now();
+        tokio::time::sleep(POLL).await;
+        let late = begun.elapsed().saturating_sub(POLL).as_micros();
+        shared.lag_us.fetch_max(u64::try_from(late).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 }
 

@@ -22,12 +22,16 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::{Parser, ValueEnum};
+use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::fleet::Fleet;
 use crate::managers::Managers;
 use crate::report::Report;
 use crate::shapes::{Bench, Shape};
+
+/// Priority of the threads that run workers.
+const WORKERS_NICE: i32 = -10;
 
 /// Measure managers with thousands of simulated workers.
 #[derive(Parser)]
@@ -127,20 +131,35 @@ fn run(cli: &Cli) -> Result<Report> {
         .enable_all()
         .build()
         .context("starting the runtime")?;
+    let workers = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("workers")
+        .on_thread_start(go_first)
+        .build()
+        .context("starting the workers' threads")?;
     // Managers are ended by what holds them, which a signal's own end would skip.
     let report = runtime.block_on(async {
         let mut ended = signal(SignalKind::terminate()).context("listening for signals")?;
         tokio::select! {
-            report = measure(cli) => report,
+            report = measure(cli, workers.handle()) => report,
             _ = ended.recv() => bail!("interrupted"),
             _ = tokio::signal::ctrl_c() => bail!("interrupted"),
         }
     });
+    workers.shutdown_timeout(Duration::from_secs(1));
     runtime.shutdown_timeout(Duration::from_secs(1));
     report
 }
 
-async fn measure(cli: &Cli) -> Result<Report> {
+/// Lets the thread that calls it go before all others. Workers have machines of their own, and do not
+/// wait for their turn while managers have much to do.
+fn go_first() {
+    if let Err(error) = rustix::process::nice(WORKERS_NICE) {
+        eprintln!("scale: workers wait for their turn behind managers: {error}");
+    }
+}
+
+async fn measure(cli: &Cli, workers: &Handle) -> Result<Report> {
     let mut folder = tempfile::Builder::new();
     folder.prefix("cluster-scale-").disable_cleanup(cli.keep);
     let folder = match &cli.work_dir {
@@ -158,9 +177,12 @@ async fn measure(cli: &Cli) -> Result<Report> {
         fail_per_mille: cli.fail_per_mille,
         ..cli.shape.behaviour()
     };
-    let fleet = Fleet::join(&managers, cli.nodes, behaviour, patience).await?;
+    let fleet = Fleet::join(&managers, cli.nodes, behaviour, patience, workers).await?;
     let report = Report::new(cli.shape.to_string(), cli.nodes, cli.managers);
     let mut bench = Bench { managers, fleet, report, scale: cli.scale, patience };
+    // Joining is not the shape's.
+    bench.fleet.lag();
     bench.run(cli.shape).await?;
+    bench.put_lag("workers_lag_s");
     Ok(bench.report)
 }

@@ -158,6 +158,11 @@ impl Bench {
         })
     }
 
+    pub fn put_lag(&mut self, name: &'static str) {
+        let lag = self.fleet.lag();
+        self.report.put(name, lag.as_secs_f64(), "s");
+    }
+
     /// Reports the tasks assigned since a mark and what they cost.
     fn placed(&mut self, mark: &Mark) -> Result<Vec<Entry>> {
         let entries = self.fleet.ledger().since(mark.at_us);

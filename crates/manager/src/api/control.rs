@@ -8,6 +8,7 @@ mod node;
 mod security;
 mod service;
 mod snapshot;
+mod task;
 mod watch;
 
 use std::pin::Pin;
@@ -21,6 +22,7 @@ use futures::Stream;
 use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
 
+use self::task::Shown;
 use super::lookup;
 use crate::context::Context;
 use crate::managers::{change, survey};
@@ -143,7 +145,8 @@ impl Control for ControlService {
         let here = |task: &&Task| node.is_none_or(|node| task.node == Some(node));
         let asked = tasks.filter(here).filter(|task| task.id > after);
         let limit = page_limit(request.limit);
-        let (tasks, more) = page(asked.map(|task| object::task(state, task)), limit);
+        let shown = Shown::of(state, self.context.clock.now_ms());
+        let (tasks, more) = page(asked.map(|task| shown.task(task)), limit);
         let next = tasks.last().filter(|_| more).map(|last| last.id.clone()).unwrap_or_default();
         Ok(Response::new(pb::ListTasksResponse { tasks, index: view.applied_index, next }))
     }

@@ -106,7 +106,7 @@ fn route(context: &Context, old: &State, new: &State, changes: &Changes) {
     if changes.cluster || changes.trust {
         sessions.wake_all();
     }
-    if !changes.nodes.is_empty() {
+    if changes.nodes.iter().any(|node| new.node(*node).is_none()) {
         context.dispatch.hearing.retain(|node| new.node(node).is_some());
     }
 }

@@ -2,6 +2,7 @@
 
 use cluster_model::spec::Disconnect;
 use cluster_model::{Command, Desired, NodeId, Observed, Reason, ServiceId};
+use cluster_planner::{Held, explain};
 
 use crate::world::{LEASE_MS, World, spec};
 
@@ -43,16 +44,17 @@ fn wait_never_replaces_and_says_so() {
     cut(&mut world, 2);
     world.advance(24 * 3600 * 1000);
     world.settle();
-    let waiting = world.holders(id).into_iter().find(|t| t.node == Some(NodeId(2)));
-    let message = waiting.expect("waits").status.details.message.clone().expect("says why");
-    assert_eq!(&*message, "node node-2 is down; waits for it (--on-disconnect wait)");
+    let waiting = world.holders(id).into_iter().find(|t| t.node == Some(NodeId(2))).expect("waits");
+    let why = Held::of(&world.state, world.now_ms).why(waiting).expect("says why");
+    assert_eq!(why, "node node-2 is down; waits for it (--on-disconnect wait)");
+    assert_eq!(explain::task(&world.state, waiting.id, world.now_ms).verdict, why);
     world.cut.clear();
     world.settle();
     let after: Vec<_> = world.tasks(id).iter().map(|task| task.id).collect();
     assert_eq!(before, after, "it ran on");
-    assert!(
-        world.tasks(id).iter().all(|task| task.serves() && task.status.details.message.is_none())
-    );
+    assert!(world.tasks(id).iter().all(|task| task.serves()));
+    let held = Held::of(&world.state, world.now_ms);
+    assert!(world.tasks(id).iter().all(|task| held.why(task).is_none()));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The storm guard.
 
 use cluster_model::{Availability, Change, Command, NodeId};
-use cluster_planner::{liveness, storm};
+use cluster_planner::{Held, liveness, storm};
 
 use crate::world::{LEASE_MS, World, spec};
 
@@ -24,7 +24,11 @@ fn when_most_nodes_fall_silent_nothing_is_moved_and_it_ends_by_itself() {
     assert_eq!((storm.down, storm.total), (6, 10));
     assert!(storm.text.contains("6 of 10 nodes"), "{}", storm.text);
     let held = world.holders(id).into_iter().find(|t| t.node == Some(NodeId(1))).expect("held");
-    assert!(held.status.details.message.as_deref().is_some_and(|m| m.contains("storm guard")));
+    assert_eq!(
+        Held::of(&world.state, world.now_ms).why(held).expect("says why"),
+        "node node-1 is down with 6 of the 10 nodes of the cluster; nothing is replaced until at most \
+         half are (storm guard)"
+    );
     world.advance(3_600_000);
     world.settle();
     world.cut.clear();

@@ -98,6 +98,7 @@ impl Bench {
             self.managers.snapshot_bytes(victim) as f64 / f64::from(1 << 20),
             "MiB",
         );
+        self.put_lag("workers_lag_before_s");
         let ledger = self.fleet.ledger();
         let (assigned, stopped) = (ledger.assigned_count(), ledger.stopped_count());
         let (answered, reconnected) = self.start_again(victim, true).await?;
@@ -122,31 +123,36 @@ impl Bench {
         self.managers.kill(victim)?;
         let begun = Instant::now();
         self.managers.start_again(victim)?;
-        let mut noticed = !had_any;
-        let (mut answered, mut reconnected) = (None, None);
-        loop {
-            self.managers.check()?;
-            let sessions = self.fleet.sessions();
-            noticed |= sessions < workers;
-            if noticed && sessions == workers {
-                reconnected.get_or_insert(begun.elapsed());
-            }
+        let api = self.managers.api.of(victim);
+        let answers = async {
             let request = pb::GetServiceRequest { service: "small-0".to_owned(), stale: false };
-            if answered.is_none() && self.managers.api.of(victim).get_service(request).await.is_ok()
-            {
-                answered = Some(begun.elapsed());
+            while api.clone().get_service(request.clone()).await.is_err() {
+                tokio::time::sleep(super::POLL).await;
             }
-            if let (Some(answered), Some(reconnected)) = (answered, reconnected) {
-                return Ok((answered, reconnected));
+            begun.elapsed()
+        };
+        let sessions_back = async {
+            let mut noticed = !had_any;
+            loop {
+                let sessions = self.fleet.sessions();
+                noticed |= sessions < workers;
+                if noticed && sessions == workers {
+                    return begun.elapsed();
+                }
+                tokio::time::sleep(super::POLL).await;
             }
-            anyhow::ensure!(
-                begun.elapsed() < self.patience,
-                "after the restart of a manager: it answers: {}, its workers are back: {}",
-                answered.is_some(),
-                reconnected.is_some()
-            );
-            tokio::time::sleep(super::POLL).await;
-        }
+        };
+        let both = async { tokio::join!(answers, sessions_back) };
+        let both = tokio::time::timeout(self.patience, both).await;
+        self.managers.check()?;
+        both.with_context(|| {
+            let sessions = self.fleet.sessions();
+            format!(
+                "{:?} after the restart of a manager it does not answer, or workers are not back: \
+                 {sessions} of {workers} have a session",
+                self.patience
+            )
+        })
     }
 }
 

@@ -10,6 +10,7 @@ use cluster_planner::{cron, storm};
 use cluster_wire::{Code, Failure, object};
 
 use super::ControlService;
+use super::task::Shown;
 use crate::api::lookup;
 use crate::raft::View;
 
@@ -84,6 +85,7 @@ fn find<'a>(state: &'a State, text: &str) -> Result<(&'a Service, Option<u32>), 
 
 fn slot(state: &State, mut tasks: Vec<&Task>, now_ms: u64) -> pb::SlotExplanation {
     tasks.sort_by_key(|task| (!task.fills_slot(), Reverse((task.created_at_ms, task.version))));
+    let shown = Shown::of(state, now_ms);
     let present = tasks.first().copied();
     let explained = match present {
         Some(task) => explain::task(state, task.id, now_ms),
@@ -99,11 +101,11 @@ fn slot(state: &State, mut tasks: Vec<&Task>, now_ms: u64) -> pb::SlotExplanatio
     let before = tasks.iter().filter(|task| Some(task.id) != id);
     pb::SlotExplanation {
         slot: present.map_or(0, |task| task.slot),
-        task: present.map(|task| object::task(state, task)),
+        task: present.map(|task| shown.task(task)),
         verdict: explained.verdict,
         obstacles: obstacles.collect(),
         remedies: explained.remedies,
-        history: before.map(|task| object::task(state, task)).collect(),
+        history: before.map(|task| shown.task(task)).collect(),
     }
 }
 

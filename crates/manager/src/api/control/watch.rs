@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
+use super::task::Shown;
 use crate::api::lookup;
 use crate::context::Context;
 use crate::raft::View;
@@ -27,10 +28,10 @@ pub async fn service(
     let view = context.read(false).await?;
     let id = lookup::service(&view.state, text)?.id;
     let (sender, receiver) = mpsc::channel(QUEUE);
-    let raft = context.raft.clone();
+    let (raft, clock) = (context.raft.clone(), context.clock);
     let following = async move {
         let mut last = view;
-        if sender.send(Ok(response(&last, id))).await.is_err() {
+        if sender.send(Ok(response(&last, id, clock.now_ms()))).await.is_err() {
             return;
         }
         loop {
@@ -40,13 +41,19 @@ pub async fn service(
             }
             let view = raft.view();
             let changes = view.state.changes(&last.state);
+            // What its tasks do, and why they wait, depends on whether their nodes are heard.
+            let has_tasks_on = |node| view.state.services_of_node(node).contains(&id);
             let concerned = changes.services.contains(&id)
-                || changes.tasks.iter().any(|task| task.service == id);
+                || changes.tasks.iter().any(|task| task.service == id)
+                || changes.nodes.iter().any(|node| has_tasks_on(*node));
             last = view;
             if last.state.service(id).is_none_or(|service| service.removed) {
                 return;
             }
-            if concerned && sender.send(Ok(response(&last, id))).await.is_err() {
+            let shown = concerned.then(|| response(&last, id, clock.now_ms()));
+            if let Some(shown) = shown
+                && sender.send(Ok(shown)).await.is_err()
+            {
                 return;
             }
         }
@@ -55,13 +62,14 @@ pub async fn service(
     Ok(ReceiverStream::new(receiver))
 }
 
-fn response(view: &View, id: ServiceId) -> WatchServiceResponse {
+fn response(view: &View, id: ServiceId, now_ms: u64) -> WatchServiceResponse {
     let state = &view.state;
+    let shown = Shown::of(state, now_ms);
     let mut tasks: Vec<&Task> = state.tasks_of_service(id).collect();
     tasks.sort_by_key(|task| (!task.fills_slot(), task.slot, task.id));
     WatchServiceResponse {
         service: state.service(id).map(|service| object::service(state, service)),
-        tasks: tasks.iter().take(TASKS_MAX).map(|task| object::task(state, task)).collect(),
+        tasks: tasks.iter().take(TASKS_MAX).map(|task| shown.task(task)).collect(),
         index: view.applied_index,
     }
 }
