@@ -9,7 +9,7 @@ use cluster_model::{Node, Service, State, Task};
 
 use crate::pass::Now;
 use crate::slots::{Steps, View};
-use crate::storm::Storms;
+use crate::storm::{Hold, Storms};
 
 /// Beyond what is known to pass until a worker stopped a task by itself.
 const MARGIN_MS: u64 = 5_000;
@@ -28,7 +28,7 @@ enum Why<'a> {
     StopsItself {
         after_ms: u64,
     },
-    Storm(crate::storm::Held<'a>),
+    Storm(Hold<'a>),
 }
 
 /// Says why tasks of silent nodes are not replaced, as things are in one view.
@@ -123,7 +123,7 @@ fn verdict<'a>(
         }
     }
     match storms.holds(node) {
-        Some(held) => Verdict::Waits { until_ms: held.ends_ms, why: Why::Storm(held) },
+        Some(hold) => Verdict::Waits { until_ms: hold.ends_ms, why: Why::Storm(hold) },
         None => Verdict::Lost,
     }
 }

@@ -59,7 +59,7 @@ pub(crate) struct Storms {
 }
 
 /// What holds a node's tasks back.
-pub(crate) struct Held<'a> {
+pub(crate) struct Hold<'a> {
     zone: &'a str,
     down: usize,
     total: usize,
@@ -67,7 +67,7 @@ pub(crate) struct Held<'a> {
     pub ends_ms: Option<u64>,
 }
 
-impl fmt::Display for Held<'_> {
+impl fmt::Display for Hold<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (down, total, zone) = (self.down, self.total, name(self.zone));
         write!(
@@ -92,13 +92,13 @@ impl Storms {
     }
 
     /// The storm because of which the tasks of a silent node are not replaced, if there is one.
-    pub fn holds(&self, node: &Node) -> Option<Held<'_>> {
+    pub fn holds(&self, node: &Node) -> Option<Hold<'_>> {
         let zones = self.zones.get_or_init(|| zones(&self.state, self.now_ms));
         if zones.is_empty() || !counts(node) {
             return None;
         }
         let (name, zone) = zones.get_key_value(zone(node))?;
-        Some(Held { zone: name, down: zone.down, total: zone.total, ends_ms: zone.ends_ms })
+        Some(Hold { zone: name, down: zone.down, total: zone.total, ends_ms: zone.ends_ms })
     }
 }
 

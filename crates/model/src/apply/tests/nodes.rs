@@ -1,11 +1,12 @@
 //! The cluster object and nodes.
 
-use super::fixture::{Fixture, WEB, spec};
+use super::fixture::{Fixture, WEB, new_task, spec};
 use crate::cluster::{Cluster, Secret};
 use crate::command::{Change, Command, Refusal, Reply};
-use crate::id::{NodeId, ServiceId};
+use crate::id::{NodeId, ServiceId, TaskId};
 use crate::node::{Availability, NodeSpec, NodeState};
-use crate::task::Observed;
+use crate::state::State;
+use crate::task::{Desired, Observed};
 
 pub(super) fn cluster() -> Command {
     Command::Bootstrap(Box::new(Cluster {
@@ -135,4 +136,28 @@ fn what_has_no_backends_changes_no_endpoints() {
     assert!(down > serving);
     fixture.hello(NodeId(1), 2).expect("ready again");
     assert!(fixture.state.endpoints_version() > down);
+}
+
+#[test]
+fn a_node_knows_the_services_of_its_tasks() {
+    let mut fixture = Fixture::web();
+    fixture.running(11, 1, 1);
+    let (base, tasks) = (TaskId(12), vec![new_task(1, Desired::Running)]);
+    let other = ServiceId(2);
+    fixture.create(other, spec("other", &[])).expect("created");
+    assert!(fixture.change(Change::CreateTasks { service: other, revision: 1, base, tasks }));
+    assert!(fixture.assign(12, 1));
+    let of = |state: &State, node| state.services_of_node(NodeId(node)).into_iter().collect();
+    let none: Vec<ServiceId> = Vec::new();
+    assert_eq!((of(&fixture.state, 1), of(&fixture.state, 2)), (vec![WEB, other], none.clone()));
+    let published = |service| service == WEB;
+    let tasks: Vec<TaskId> =
+        fixture.state.tasks_of_node_in(NodeId(1), published).map(|task| task.id).collect();
+    assert_eq!(tasks, [TaskId(11)]);
+    // What is over and not to be remembered is gone from here, too.
+    for task in [11, 12] {
+        assert!(fixture.desire(task, Desired::Remove));
+    }
+    assert!(fixture.report(1, 11, Observed::Shutdown) && fixture.report(1, 12, Observed::Rejected));
+    assert_eq!(of(&fixture.state, 1), none);
 }
