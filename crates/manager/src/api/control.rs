@@ -9,6 +9,7 @@ mod security;
 mod service;
 mod snapshot;
 mod task;
+mod turns;
 mod watch;
 
 use std::pin::Pin;
@@ -23,6 +24,7 @@ use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
 
 use self::task::Shown;
+use self::turns::Turns;
 use super::lookup;
 use crate::context::Context;
 use crate::managers::{change, survey};
@@ -34,8 +36,10 @@ const PAGE_BYTES: usize = 2 * 1024 * 1024;
 
 pub struct ControlService {
     context: Context,
-    /// Forecasts that may be computed at once: each plans on a copy of the whole state.
-    forecasts: Arc<Semaphore>,
+    /// Each plans on a copy of the whole state.
+    forecasts: Turns,
+    /// Each looks at all nodes for each of up to 200 slots.
+    explanations: Turns,
     /// States that may be read out at once: each is encoded whole.
     saves: Arc<Semaphore>,
     /// The last hash of the state, and its index.
@@ -44,8 +48,13 @@ pub struct ControlService {
 
 impl ControlService {
     pub fn new(context: Context) -> Self {
-        let one = || Arc::new(Semaphore::new(1));
-        Self { context, forecasts: one(), saves: one(), hashed: Mutex::default() }
+        Self {
+            context,
+            forecasts: Turns::of("dry runs"),
+            explanations: Turns::of("explanations"),
+            saves: Arc::new(Semaphore::new(1)),
+            hashed: Mutex::default(),
+        }
     }
 }
 

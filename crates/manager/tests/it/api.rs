@@ -1,6 +1,7 @@
 //! What users call, and how it is refused.
 
 use cluster_pb::control::v1 as pb;
+use cluster_pb::types::v1 as types;
 use cluster_wire::Code;
 
 use crate::harness::{Cluster, eventually, refusal, spec};
@@ -117,6 +118,39 @@ async fn a_watch_shows_changes_and_ends_with_its_service() {
     let remove = pb::RemoveServiceRequest { service: id, version: None };
     cluster.control(0).remove_service(remove).await.unwrap();
     while watch.message().await.unwrap().is_some() {}
+}
+
+#[tokio::test]
+async fn a_task_that_waits_for_its_silent_node_says_so_as_long_as_it_does() {
+    let cluster = Cluster::new().await;
+    let worker = cluster.worker("worker-1").await;
+    let mut session = worker.ready(&cluster.managers[0]).await;
+    let waits = types::disconnect::Policy::Wait.into();
+    let disconnect = Some(types::Disconnect { policy: waits, after_ms: 0 });
+    let patient = types::ServiceSpec { disconnect, ..spec("web", 1, 0) };
+    let create = pb::CreateServiceRequest { spec: Some(patient) };
+    let id = cluster.control(0).create_service(create).await.unwrap().into_inner().id;
+    session.run(1).await;
+    let watch = pb::WatchServiceRequest { service: "web".into() };
+    let mut watch = cluster.control(0).watch_service(watch).await.unwrap().into_inner();
+    let mut until = async |said: &str| {
+        loop {
+            let seen = watch.message().await.unwrap().expect("the watch goes on");
+            if seen.tasks[0].observed_state == "running" && seen.tasks[0].message == said {
+                break;
+            }
+        }
+    };
+    let why = "node worker-1 is down; waits for it (--on-disconnect wait)";
+    until("").await;
+    session.fall_silent();
+    until(why).await;
+    assert_eq!(cluster.tasks(0, &id).await[0].message, why);
+    // Nothing of the task itself changes when the node is back.
+    session.speak_again();
+    session.acknowledge(0).await;
+    until("").await;
+    assert_eq!(cluster.tasks(0, &id).await[0].message, "");
 }
 
 #[tokio::test]

@@ -25,9 +25,7 @@ impl ControlService {
         let view = self.context.read(request.stale).await?;
         let now_ms = self.context.clock.now_ms();
         // Inspecting every node for each of many slots must not hold other requests up.
-        let explained =
-            cluster_daemon::blocking(move || explanation(&view, &request.object, now_ms));
-        explained.await.map_err(|_| Failure::new(Code::Stopping, "this manager is stopping"))?
+        self.explanations.take(move || explanation(&view, &request.object, now_ms)).await?
     }
 }
 

@@ -1,9 +1,6 @@
 //! Dry runs: what a change would lead to. Decoded and admitted as the change itself, planned on a
 //! copy of the state, never proposed.
 
-use std::sync::Arc;
-use std::time::Duration;
-
 use cluster_model::{NodeId, State};
 use cluster_pb::control::v1 as pb;
 use cluster_pb::control::v1::forecast_request::Change;
@@ -15,8 +12,6 @@ use crate::context::mint;
 
 /// Steps in one answer.
 const STEPS_MAX: usize = 1000;
-/// How long a forecast waits for others to end.
-const TURN_MAX: Duration = Duration::from_secs(5);
 
 impl ControlService {
     pub(super) async fn foresee(
@@ -36,17 +31,11 @@ impl ControlService {
         let now_ms = self.context.clock.now_ms();
         let (state, index) = (view.state.clone(), view.applied_index);
         // Planning a large change takes a while and must not hold other requests up.
-        let turn = tokio::time::timeout(TURN_MAX, Arc::clone(&self.forecasts).acquire_owned());
-        let turn = turn.await.map_err(|_| {
-            Failure::new(Code::Busy, "other dry runs are being computed here; try again shortly")
-        })?;
-        let planned = cluster_daemon::blocking(move || {
-            let _turn = turn;
+        let planned = self.forecasts.take(move || {
             let seen = forecast(&state, &command, now_ms, mint())?;
             Ok::<_, Failure>(encode(&state, &seen))
         });
-        let ended = |_| Failure::new(Code::Stopping, "this manager is stopping");
-        let mut response = planned.await.map_err(ended)??;
+        let mut response = planned.await??;
         response.index = index;
         Ok(response)
     }
