@@ -41,25 +41,35 @@ pub async fn service(
             }
             let view = raft.view();
             let changes = view.state.changes(&last.state);
-            // What its tasks do, and why they wait, depends on whether their nodes are heard.
+            let own = changes.services.contains(&id)
+                || changes.tasks.iter().any(|task| task.service == id);
             let has_tasks_on = |node| view.state.services_of_node(node).contains(&id);
-            let concerned = changes.services.contains(&id)
-                || changes.tasks.iter().any(|task| task.service == id)
-                || changes.nodes.iter().any(|node| has_tasks_on(*node));
-            last = view;
+            let nodes = !own && changes.nodes.iter().any(|node| has_tasks_on(*node));
+            let before = std::mem::replace(&mut last, view);
             if last.state.service(id).is_none_or(|service| service.removed) {
                 return;
             }
-            let shown = concerned.then(|| response(&last, id, clock.now_ms()));
-            if let Some(shown) = shown
-                && sender.send(Ok(shown)).await.is_err()
-            {
+            if !own && !nodes {
+                continue;
+            }
+            let now_ms = clock.now_ms();
+            let shown = response(&last, id, now_ms);
+            // Whether a node is heard decides what its tasks count for and why they wait; most else
+            // that changes of it is not seen here.
+            if nodes && is_same(&response(&before, id, now_ms), &shown) {
+                continue;
+            }
+            if sender.send(Ok(shown)).await.is_err() {
                 return;
             }
         }
     };
     context.dispatch.calls.spawn("watch", OnError::Log, following);
     Ok(ReceiverStream::new(receiver))
+}
+
+fn is_same(one: &WatchServiceResponse, two: &WatchServiceResponse) -> bool {
+    (&one.service, &one.tasks) == (&two.service, &two.tasks)
 }
 
 fn response(view: &View, id: ServiceId, now_ms: u64) -> WatchServiceResponse {
