@@ -45,10 +45,11 @@ fn explanation(view: &View, object: &str, now_ms: u64) -> Result<pb::ExplainResp
         slots.truncate(SLOTS_MAX);
     }
     slots.sort_by_key(|tasks| tasks.first().map(|task| task.slot));
+    let shown = Shown::of(state, now_ms);
     Ok(pb::ExplainResponse {
         service_id: service.id.to_string(),
         service_name: service.spec.name.clone(),
-        slots: slots.into_iter().map(|tasks| slot(state, tasks, now_ms)).collect(),
+        slots: slots.into_iter().map(|tasks| slot(state, &shown, tasks, now_ms)).collect(),
         events: service.events.iter().map(object::event).collect(),
         remarks,
         index: view.applied_index,
@@ -81,9 +82,13 @@ fn find<'a>(state: &'a State, text: &str) -> Result<(&'a Service, Option<u32>), 
     }
 }
 
-fn slot(state: &State, mut tasks: Vec<&Task>, now_ms: u64) -> pb::SlotExplanation {
+fn slot(
+    state: &State,
+    shown: &Shown<'_>,
+    mut tasks: Vec<&Task>,
+    now_ms: u64,
+) -> pb::SlotExplanation {
     tasks.sort_by_key(|task| (!task.fills_slot(), Reverse((task.created_at_ms, task.version))));
-    let shown = Shown::of(state, now_ms);
     let present = tasks.first().copied();
     let explained = match present {
         Some(task) => explain::task(state, task.id, now_ms),
