@@ -15,6 +15,7 @@ use futures::future::BoxFuture;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::runtime::Handle;
 
 /// Connections that may wait to be accepted; the kernel's own bound (`net.core.somaxconn`, mostly
 /// 4096) holds where it is lower. One too many is dropped and tried again by its kernel a second
@@ -132,6 +133,20 @@ impl Socket {
             Carrier::Tcp(tcp) => tcp.peer_addr(),
             Carrier::Other { peer, .. } => Ok(*peer),
         }
+    }
+
+    /// From now on `runtime` notices what happens to it, instead of the one it was made on: that may
+    /// be too busy to look.
+    pub(crate) fn move_to(&mut self, runtime: &Handle) -> io::Result<()> {
+        let Carrier::Tcp(tcp) = &mut self.0 else { return Ok(()) };
+        let _there = runtime.enter();
+        let peer = tcp.peer_addr()?;
+        // Takes its place meanwhile, and for good if the move fails.
+        let between = Carrier::Other { bytes: Box::new(tokio::io::empty()), peer };
+        if let Carrier::Tcp(tcp) = std::mem::replace(&mut self.0, between) {
+            self.0 = Carrier::Tcp(TcpStream::from_std(tcp.into_std()?)?);
+        }
+        Ok(())
     }
 
     /// Small messages at once, and a dead peer noticed even on an idle connection. Best effort: a

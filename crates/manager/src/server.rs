@@ -1,10 +1,12 @@
-//! One port, several doors: who keeps the cluster alive, and everybody else.
+//! One port, several doors: consensus, who keeps the cluster alive, and everybody else.
 //!
-//! Workers and managers are served on the manager's own threads. Users, and strangers who show no
-//! certificate, are served on threads of their own that step back for those, so that a flood of requests
-//! costs users their time long before it costs a node its lease. Handshakes, applying and planning are
-//! everybody's, and what users ask of a follower it asks of the leader as a manager. Which door a
-//! connection takes is known from its certificate, once it has shaken hands.
+//! Managers are served on the threads of consensus: thousands of workers that come back at once would
+//! keep votes and heartbeats waiting longer than openraft waits for an answer. Workers are served on
+//! the manager's own threads. Users, and strangers who show no certificate, are served on threads of
+//! their own that step back for those, so that a flood of requests costs users their time long before it
+//! costs a node its lease. Handshakes are everybody's, and what users ask of a follower it asks of the
+//! leader as a manager. Which door a connection takes is known from its certificate, once it has shaken
+//! hands.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -51,10 +53,11 @@ const USERS_MAX: usize = 4096;
 const STRANGERS_MAX: usize = 256;
 /// After so long a stranger's connection breaks: each asks one question.
 const STRANGER_STAYS: Duration = Duration::from_secs(30);
-/// Connections of workers and managers that wait to be picked up.
+/// Connections of workers, and of managers, that wait to be picked up.
 const MEMBERS_WAITING: usize = 64;
 
-/// Serves until `stop`; new connections are refused from `closing` on.
+/// Serves until `stop`; new connections are refused from `closing` on. Users are served on the threads
+/// of `users`, with none on the caller's.
 pub fn run(
     context: Context,
     listener: Listener,
@@ -65,21 +68,24 @@ pub fn run(
 ) -> impl Future<Output = anyhow::Result<()>> + use<> {
     let server = TlsServer::new(tls, Protocol::Grpc);
     let incoming = serve_tls_until(listener, server, closing.cancelled_owned());
-    let (to_members, from_members) = mpsc::channel(MEMBERS_WAITING);
-    let (to_users, from_users) = mpsc::channel(USERS_MAX + STRANGERS_MAX);
-    let usher = Usher::new(tls.clone(), to_members, to_users, users_max(), STRANGERS_MAX);
     let access = AccessLayer::new(tls);
-    let for_members = door(&context, &access, from_members, stop.clone());
-    let for_users = door(&context, &access, from_users, stop.clone());
+    let door = |waiting, runtime: Option<Handle>| {
+        let (queue, connections) = mpsc::channel(waiting);
+        // Boxed: unoptimised, three of them in one future are too much for a stack.
+        let serving = Box::pin(serve(&context, &access, connections, stop.clone()));
+        let serving = on(runtime.clone(), serving);
+        (Door { queue, runtime }, serving)
+    };
+    let (managers, for_managers) = door(MEMBERS_WAITING, context.raft.threads());
+    let (workers, for_workers) = door(MEMBERS_WAITING, None);
+    let (users, for_users) = door(USERS_MAX + STRANGERS_MAX, users);
+    let doors = Doors { managers, workers, users };
+    let usher = Usher::new(tls.clone(), doors, users_max(), STRANGERS_MAX);
     async move {
-        let for_users = async {
-            match users {
-                Some(runtime) => AbortOnDropHandle::new(runtime.spawn(for_users)).await?,
-                None => for_users.await,
-            }
-        };
         tokio::select! {
-            ended = async { tokio::try_join!(for_members, for_users) } => ended.map(|_| ()),
+            ended = async { tokio::try_join!(for_managers, for_workers, for_users) } => {
+                ended.map(|_| ())
+            }
             never = usher.run(incoming) => match never {},
             // Streams of other managers end when those notice that this one has gone.
             () = async { stop.cancelled().await; tokio::time::sleep(GRACE).await } => Ok(()),
@@ -92,12 +98,51 @@ fn users_max() -> usize {
     usize::try_from(files / 4).map_or(USERS_MAX, |quarter| quarter.clamp(1, USERS_MAX))
 }
 
+/// Runs on those threads, with none on the caller's; what is dropped ends there too.
+async fn on(
+    runtime: Option<Handle>,
+    serving: impl Future<Output = anyhow::Result<()>> + Send + 'static,
+) -> anyhow::Result<()> {
+    match runtime {
+        Some(runtime) => AbortOnDropHandle::new(runtime.spawn(serving)).await?,
+        None => serving.await,
+    }
+}
+
+/// Where connections wait to be served, on the threads of `runtime`.
+struct Door {
+    queue: mpsc::Sender<TlsConn>,
+    runtime: Option<Handle>,
+}
+
+impl Door {
+    /// `None`: the connection broke on its way.
+    fn lead(&self, connection: TlsConn) -> Option<TlsConn> {
+        match &self.runtime {
+            Some(runtime) => connection.on(runtime).ok(),
+            None => Some(connection),
+        }
+    }
+
+    async fn send(&self, connection: TlsConn) {
+        if let Some(connection) = self.lead(connection) {
+            // A server that has ended takes the rest with it.
+            let _ = self.queue.send(connection).await;
+        }
+    }
+}
+
+struct Doors {
+    managers: Door,
+    workers: Door,
+    users: Door,
+}
+
 /// Sends each connection to its door.
 struct Usher {
     /// Knows the nodes that were removed.
     identity: TlsIdentity,
-    members: mpsc::Sender<TlsConn>,
-    users: mpsc::Sender<TlsConn>,
+    doors: Doors,
     users_room: Arc<Semaphore>,
     strangers_room: Arc<Semaphore>,
     /// A flood must not become one of log lines.
@@ -105,17 +150,11 @@ struct Usher {
 }
 
 impl Usher {
-    fn new(
-        identity: TlsIdentity,
-        members: mpsc::Sender<TlsConn>,
-        users: mpsc::Sender<TlsConn>,
-        users_max: usize,
-        strangers_max: usize,
-    ) -> Self {
+    fn new(identity: TlsIdentity, doors: Doors, users_max: usize, strangers_max: usize) -> Self {
         let users_room = Arc::new(Semaphore::new(users_max));
         let strangers_room = Arc::new(Semaphore::new(strangers_max));
         let told = LogGate::default();
-        Self { identity, members, users, users_room, strangers_room, told }
+        Self { identity, doors, users_room, strangers_room, told }
     }
 
     /// When no more come it waits: a door that saw the end of its connections would take it for the end
@@ -125,8 +164,8 @@ impl Usher {
             let peer = connection.info().peer.as_ref();
             let peer = peer.filter(|peer| !self.identity.is_denied(&peer.node_id));
             match peer.map(|peer| peer.role) {
-                // A server that has ended takes the rest with it.
-                Some(Role::Worker | Role::Manager) => drop(self.members.send(connection).await),
+                Some(Role::Manager) => self.doors.managers.send(connection).await,
+                Some(Role::Worker) => self.doors.workers.send(connection).await,
                 Some(Role::Admin) => self.let_in(connection, self.users_room.clone()),
                 None => {
                     let connection = connection.breaking_after(STRANGER_STAYS);
@@ -139,8 +178,11 @@ impl Usher {
 
     fn let_in(&mut self, connection: TlsConn, room: Arc<Semaphore>) {
         if let Ok(place) = room.try_acquire_owned() {
-            // There is a place in the queue for each in the rooms.
-            let _ = self.users.try_send(connection.holding(place));
+            let users = &self.doors.users;
+            if let Some(connection) = users.lead(connection) {
+                // There is a place in the queue for each in the rooms.
+                let _ = users.queue.try_send(connection.holding(place));
+            }
             return;
         }
         if let Some(suppressed) = self.told.pass(Instant::now()) {
@@ -150,7 +192,7 @@ impl Usher {
     }
 }
 
-fn door(
+fn serve(
     context: &Context,
     access: &AccessLayer,
     connections: mpsc::Receiver<TlsConn>,
@@ -214,10 +256,16 @@ mod tests {
         let own = identity(&ca, Role::Manager, "m1");
         let server = TlsServer::new(&own, Protocol::Grpc);
         let incoming = serve_tls_until(listener, server, std::future::pending());
-        let (to_members, mut members) = mpsc::channel(4);
-        let (to_users, mut users) = mpsc::channel(4);
+        let door = || {
+            let (queue, connections) = mpsc::channel(4);
+            (Door { queue, runtime: Some(Handle::current()) }, connections)
+        };
+        let (to_managers, mut managers) = door();
+        let (to_workers, mut workers) = door();
+        let (to_users, mut users) = door();
+        let doors = Doors { managers: to_managers, workers: to_workers, users: to_users };
         own.deny(["removed".to_owned()].into());
-        let usher = Usher::new(own.clone(), to_members, to_users, 1, 1);
+        let usher = Usher::new(own.clone(), doors, 1, 1);
         let _usher = AbortOnDropHandle::new(tokio::spawn(usher.run(incoming)));
         let member = |role, node| TlsClient::manager(&identity(&ca, role, node));
         let stranger = || TlsClient::anonymous(&own).unwrap();
@@ -228,17 +276,18 @@ mod tests {
         // One too many is closed, and keeps nobody else out.
         let second = timeout(SOON, dial(member(Role::Admin, "a2"), &address)).await.unwrap();
         assert!(second.unwrap().is_err());
-        for (role, node) in [(Role::Worker, "w1"), (Role::Manager, "m2")] {
-            let _member = dial(member(role, node), &address);
-            assert_eq!(came(&mut members).await.0, Some(role));
-        }
+        let _worker = dial(member(Role::Worker, "w1"), &address);
+        assert_eq!(came(&mut workers).await.0, Some(Role::Worker));
+        let _manager = dial(member(Role::Manager, "m2"), &address);
+        assert_eq!(came(&mut managers).await.0, Some(Role::Manager));
         let _stranger = dial(stranger(), &address);
         let (role, held) = came(&mut users).await;
         assert_eq!(role, None);
         // So is a node that was removed, and the strangers' place is taken.
         let removed = timeout(SOON, dial(member(Role::Worker, "removed"), &address)).await.unwrap();
         assert!(removed.unwrap().is_err());
-        assert!(users.try_recv().is_err() && members.try_recv().is_err());
+        assert!(users.try_recv().is_err());
+        assert!(workers.try_recv().is_err() && managers.try_recv().is_err());
         // Whoever leaves makes room.
         drop((first, held));
         let _third = dial(member(Role::Admin, "a3"), &address);

@@ -11,6 +11,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::task::{AbortHandle, JoinError, JoinHandle, JoinSet};
 use tokio::time::Sleep;
@@ -192,6 +193,16 @@ impl TlsConn {
     pub fn holding(mut self, place: OwnedSemaphorePermit) -> Self {
         self._place = Some(place);
         self
+    }
+
+    /// For a server on another runtime than the one that shook hands: that runtime notices what comes in.
+    ///
+    /// # Errors
+    ///
+    /// The connection is of no more use.
+    pub fn on(mut self, runtime: &Handle) -> io::Result<Self> {
+        self.tls.get_mut().0.move_to(runtime)?;
+        Ok(self)
     }
 
     /// Breaks after so long, whatever goes on: reads fail.

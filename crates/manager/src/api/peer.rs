@@ -1,6 +1,7 @@
 //! What managers ask of each other beside Raft.
 
 use std::pin::Pin;
+use std::time::Duration;
 
 use cluster_daemon::{OnError, chain};
 use cluster_model::{Command, Manager, NodeId, State};
@@ -10,6 +11,7 @@ use cluster_pb::peer::v1::peer_server::Peer;
 use cluster_wire::{Code, Failure};
 use futures::Stream;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -17,6 +19,10 @@ use super::node_of;
 use crate::context::Context;
 use crate::dispatch::logs::{QUEUE, Wanted, collect};
 use crate::managers::{change, survey};
+
+/// A follower tells whom it hears four times a second. One that told nothing for so long is lost to its
+/// workers, as far as the leader can see.
+const LOST_AFTER: Duration = Duration::from_secs(1);
 
 pub struct PeerService {
     pub context: Context,
@@ -160,6 +166,8 @@ async fn listen(
     let mut leadership = context.raft.leadership();
     let mut withdrawn = context.dispatch.withdrawn.subscribe();
     let mut owed = true;
+    let telling = Telling { context: &context, manager: caller };
+    let mut silent_at = Instant::now() + LOST_AFTER;
     loop {
         if !leadership.borrow_and_update().this_node_leads_and_caught_up {
             return;
@@ -172,7 +180,8 @@ async fn listen(
                         let _ = sender.try_send(Err(failure.into()));
                         return;
                     }
-                    context.dispatch.hearing.told(&heard.nodes);
+                    context.dispatch.hearing.told(caller, &heard.nodes);
+                    silent_at = Instant::now() + LOST_AFTER;
                     if let Some(manager) = heard.manager {
                         context.dispatch.wellbeing.told(caller, manager);
                     }
@@ -193,7 +202,31 @@ async fn listen(
                 owed = true;
             }
             changed = leadership.changed() => if changed.is_err() { return },
+            () = tokio::time::sleep_until(silent_at) => {
+                telling.lost();
+                silent_at = Instant::now() + LOST_AFTER;
+            }
         }
+    }
+}
+
+/// A manager that tells whom it hears, until this is dropped.
+struct Telling<'a> {
+    context: &'a Context,
+    manager: NodeId,
+}
+
+impl Telling<'_> {
+    fn lost(&self) {
+        let state = self.context.raft.view().state;
+        let lease_ms = state.cluster().map_or(0, |cluster| cluster.lease_ms);
+        self.context.dispatch.hearing.lost(self.manager, Duration::from_millis(lease_ms));
+    }
+}
+
+impl Drop for Telling<'_> {
+    fn drop(&mut self) {
+        self.lost();
     }
 }
 

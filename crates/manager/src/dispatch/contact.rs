@@ -11,6 +11,9 @@ use super::table::lock;
 use crate::context::Context;
 
 const LOOK_PERIOD: Duration = Duration::from_millis(250);
+/// Sessions that are ended in one look: 500 a second, as fast as others can take them. All managers may
+/// have lost the leader because they are busy, and workers that all come back at once keep them so.
+const SENT_AWAY_MAX: usize = 125;
 /// A look that is so late means that this process stood still: answers of the leader may wait to be
 /// read.
 const STALL: Duration = Duration::from_secs(1);
@@ -66,7 +69,8 @@ pub async fn run(context: Context) -> anyhow::Result<()> {
         let Some(before) = Instant::now().checked_sub(patience) else { continue };
         let last = Some(*contact.last.borrow());
         if last.max(contact.resumed()) < Some(before) {
-            let ended = context.dispatch.sessions.close_opened_before(before, CUT_OFF);
+            let sessions = &context.dispatch.sessions;
+            let ended = sessions.close_opened_before(before, CUT_OFF, SENT_AWAY_MAX);
             if ended > 0 {
                 tracing::warn!(
                     sessions = ended,

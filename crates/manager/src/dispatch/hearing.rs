@@ -3,7 +3,7 @@
 //! Each manager knows this of its own sessions and tells the leader; the leader knows it of all.
 //! Never through Raft: only the up and down that follow from it are.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -13,6 +13,12 @@ use tokio::sync::watch;
 
 use super::table::lock;
 
+/// What one worker takes to come back after its manager was lost, when thousands do: 250 a second, which
+/// two other managers on two cores that hold a million tasks manage (docs/benchmarks.md, shape 9).
+const COMING_BACK: Duration = Duration::from_millis(4);
+/// Such a worker is waited for no longer than so many leases.
+const LEASES_MAX: u32 = 2;
+
 #[derive(Clone, Copy, Debug)]
 struct Heard {
     at: Instant,
@@ -21,6 +27,16 @@ struct Heard {
     own: bool,
     /// Not yet told.
     fresh: bool,
+    /// The manager that told of it, if that is not this one.
+    through: Option<NodeId>,
+    /// Until when its silence says nothing: it has lost its manager, together with others.
+    awaited_until: Option<Instant>,
+}
+
+impl Heard {
+    fn at(at: Instant, endpoints: u64) -> Self {
+        Self { at, endpoints, own: false, fresh: false, through: None, awaited_until: None }
+    }
 }
 
 pub struct Hearing {
@@ -52,15 +68,16 @@ impl Hearing {
 
     fn update(&self, node: NodeId, edit: impl FnOnce(&mut Heard)) {
         let mut nodes = lock(&self.nodes);
-        let blank = Heard { at: Instant::now(), endpoints: 0, own: true, fresh: true };
-        let heard = nodes.entry(node).or_insert(blank);
+        let heard = nodes.entry(node).or_insert_with(|| Heard::at(Instant::now(), 0));
         edit(heard);
         heard.own = true;
         heard.fresh = true;
+        heard.through = None;
+        heard.awaited_until = None;
     }
 
     /// Another manager heard these nodes.
-    pub fn told(&self, told: &[HeardNode]) {
+    pub fn told(&self, manager: NodeId, told: &[HeardNode]) {
         let now = Instant::now();
         let mut nodes = lock(&self.nodes);
         for entry in told {
@@ -71,8 +88,8 @@ impl Hearing {
             if known.is_some_and(|known| known.at > at) {
                 continue;
             }
-            let endpoints = entry.endpoints_version;
-            nodes.insert(node, Heard { at, endpoints, own: false, fresh: false });
+            let through = Some(manager);
+            nodes.insert(node, Heard { through, ..Heard::at(at, entry.endpoints_version) });
         }
         drop(nodes);
         self.acknowledged.send_modify(|count| *count += 1);
@@ -100,6 +117,31 @@ impl Hearing {
         lock(&self.nodes).get(&node).map(|heard| heard.at)
     }
 
+    /// A manager says nothing more, so its workers have to find another. Few do within their leases;
+    /// the more there are, the longer that takes, and as long they are not taken for dead.
+    pub fn lost(&self, manager: NodeId, lease: Duration) {
+        let mut nodes = lock(&self.nodes);
+        let theirs = nodes.values_mut().filter(|heard| heard.through == Some(manager));
+        await_all(theirs.collect(), Instant::now(), lease);
+    }
+
+    /// These nodes had sessions with the leader before this one, which began to lead at `since` and
+    /// has not heard of them yet.
+    pub fn orphaned(&self, orphans: &[NodeId], since: Instant, lease: Duration) {
+        let mut nodes = lock(&self.nodes);
+        for node in orphans {
+            nodes.entry(*node).or_insert_with(|| Heard::at(since, 0));
+        }
+        let orphans = orphans.iter().copied().collect::<HashSet<_>>();
+        let theirs = nodes.iter_mut().filter(|(node, _)| orphans.contains(node));
+        await_all(theirs.map(|(_, heard)| heard).collect(), since, lease);
+    }
+
+    /// Until when a node's silence says nothing.
+    pub fn awaited_until(&self, node: NodeId) -> Option<Instant> {
+        lock(&self.nodes).get(&node)?.awaited_until
+    }
+
     /// The lowest version that all of these nodes have acknowledged.
     pub fn acknowledged_by_all(&self, among: impl Iterator<Item = NodeId>) -> u64 {
         let nodes = lock(&self.nodes);
@@ -117,6 +159,16 @@ impl Hearing {
     }
 }
 
+fn await_all(nodes: Vec<&mut Heard>, since: Instant, lease: Duration) {
+    let count = u32::try_from(nodes.len()).unwrap_or(u32::MAX);
+    let until = since + COMING_BACK.saturating_mul(count).min(lease * LEASES_MAX);
+    for heard in nodes {
+        heard.awaited_until = heard.awaited_until.max(Some(until));
+        // Once is enough: a manager may be lost again before its workers are heard.
+        heard.through = None;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -130,13 +182,51 @@ mod tests {
         assert_eq!(digest.len(), 1);
         assert!(follower.digest(false).is_empty());
         assert_eq!(follower.digest(true).len(), 1);
-        leader.told(&digest);
+        leader.told(NodeId(2), &digest);
         assert_eq!(leader.acknowledged_by_all([node].into_iter()), 5);
         assert_eq!(leader.acknowledged_by_all([node, NodeId(8)].into_iter()), 0);
         // Stale news does not move the last hearing back.
         let old = HeardNode { node_id: node.to_string(), age_ms: 60_000, endpoints_version: 1 };
-        leader.told(&[old]);
+        leader.told(NodeId(2), &[old]);
         assert_eq!(leader.acknowledged_by_all([node].into_iter()), 5);
         assert!(leader.digest(true).is_empty(), "what others heard is not ours to tell");
+    }
+
+    #[test]
+    fn the_more_workers_lose_their_manager_the_longer_they_are_awaited() {
+        let lease = Duration::from_secs(3);
+        let leader = Hearing::default();
+        let tell = |manager, nodes: std::ops::Range<u64>| {
+            let entry = |id| HeardNode { node_id: NodeId(id).to_string(), ..Default::default() };
+            leader.told(NodeId(manager), &nodes.map(entry).collect::<Vec<_>>());
+        };
+        let left = |node, since: Instant| {
+            leader.awaited_until(NodeId(node)).map(|until| until.saturating_duration_since(since))
+        };
+        tell(1, 100..103);
+        tell(2, 1_000..2_000);
+        tell(3, 3_000..6_000);
+        let before = Instant::now();
+        leader.lost(NodeId(1), lease);
+        leader.lost(NodeId(2), lease);
+        leader.lost(NodeId(3), lease);
+        let spent = before.elapsed();
+        let within = |node, wanted: Duration| {
+            left(node, before).is_some_and(|left| (wanted..=wanted + spent).contains(&left))
+        };
+        assert!(within(100, Duration::from_millis(12)), "no longer than its lease");
+        assert!(within(1_500, Duration::from_secs(4)));
+        assert!(within(5_000, Duration::from_secs(6)), "two leases at most");
+        // Heard again, by whomever: its silence counts from then on, and so it does with a manager
+        // that was not lost.
+        leader.heard(NodeId(100));
+        tell(1, 1_500..1_501);
+        assert_eq!((left(100, before), left(1_500, before)), (None, None));
+        leader.lost(NodeId(2), lease);
+        assert_eq!(left(1_500, before), None);
+        // A leader that has just begun knows nobody.
+        let since = Instant::now();
+        leader.orphaned(&[NodeId(7_000), NodeId(7_001)], since, lease);
+        assert_eq!(left(7_000, since), Some(Duration::from_millis(8)));
     }
 }

@@ -42,6 +42,10 @@ impl Mailbox {
     fn close(&self, reason: &'static str) {
         self.closing.send_replace(Some(reason));
     }
+
+    fn is_closing(&self) -> bool {
+        self.closing.borrow().is_some()
+    }
 }
 
 pub struct SessionTable {
@@ -87,11 +91,11 @@ impl SessionTable {
         }
     }
 
-    /// Tells sessions that opened before a moment to end, and answers how many.
-    pub fn close_opened_before(&self, moment: Instant, reason: &'static str) -> usize {
+    /// Tells sessions that opened before a moment to end, at most `max`, and answers how many.
+    pub fn close_opened_before(&self, moment: Instant, reason: &'static str, max: usize) -> usize {
         let by_node = lock(&self.by_node);
-        let old = by_node.values().filter(|mailbox| mailbox.opened < moment);
-        old.map(|mailbox| mailbox.close(reason)).count()
+        let old = by_node.values().filter(|open| open.opened < moment && !open.is_closing());
+        old.take(max).map(|mailbox| mailbox.close(reason)).count()
     }
 
     pub fn get(&self, node: NodeId) -> Option<Arc<Mailbox>> {

@@ -16,7 +16,10 @@ const LOOK_PERIOD_MIN: Duration = Duration::from_millis(10);
 const STALL: Duration = Duration::from_secs(1);
 /// Leases that pass before silence counts again after this process stood still: all workers may have
 /// gone to other managers by then and come back at once.
-const LEASES_OF_GRACE: u64 = 2;
+const LEASES_OF_GRACE: u32 = 2;
+/// After so long a new leader has been told by the other managers whom they hear, and their workers had
+/// a heartbeat to say. Of whom it knows nothing then, the leader before it was the manager.
+const TOLD_AFTER: Duration = Duration::from_millis(1500);
 
 /// Nodes cannot have been heard by a leader that was none: each is taken as heard at `since`.
 pub async fn run(context: Context, since: Instant) -> anyhow::Result<()> {
@@ -36,11 +39,17 @@ pub async fn run(context: Context, since: Instant) -> anyhow::Result<()> {
             continue;
         };
         leases.look(&view.state, now);
-        let grace = Duration::from_millis(lease_ms.saturating_mul(LEASES_OF_GRACE));
+        let (lease, hearing) = (Duration::from_millis(lease_ms), &context.dispatch.hearing);
+        if let Some(orphans) = leases.orphans(now, |node| hearing.last_heard(node)) {
+            hearing.orphaned(&orphans, leases.since, lease);
+        }
+        let grace = lease * LEASES_OF_GRACE;
         let again = context.dispatch.contact.resumed().map(|resumed| resumed + grace);
         let last_heard = |node: NodeId| {
-            let heard = leases.last_heard(node, context.dispatch.hearing.last_heard(node));
-            Some(context.clock.at_ms(again.map_or(heard, |again| heard.max(again))))
+            let heard = leases.last_heard(node, hearing.last_heard(node));
+            let awaited = hearing.awaited_until(node).and_then(|until| until.checked_sub(lease));
+            let heard = [again, awaited].into_iter().flatten().fold(heard, Instant::max);
+            Some(context.clock.at_ms(heard))
         };
         let plan = liveness::plan(&view.state, &last_heard, lease_ms, context.clock.now_ms());
         if !plan.changes.is_empty() {
@@ -75,11 +84,13 @@ struct Leases {
     since: Instant,
     ready: BTreeMap<NodeId, Instant>,
     first: bool,
+    /// Those who lost their manager when this one began to lead are known.
+    asked: bool,
 }
 
 impl Leases {
     fn new(since: Instant) -> Self {
-        Self { since, ready: BTreeMap::new(), first: true }
+        Self { since, ready: BTreeMap::new(), first: true, asked: false }
     }
 
     fn look(&mut self, state: &State, now: Instant) {
@@ -91,6 +102,20 @@ impl Leases {
             .filter(|node| node.state == NodeState::Ready)
             .map(|node| (node.id, known.get(&node.id).copied().unwrap_or(begin)))
             .collect();
+    }
+
+    /// Ready nodes that nobody has heard since this manager leads; answered once.
+    fn orphans(
+        &mut self,
+        now: Instant,
+        heard: impl Fn(NodeId) -> Option<Instant>,
+    ) -> Option<Vec<NodeId>> {
+        if self.asked || now < self.since + TOLD_AFTER {
+            return None;
+        }
+        self.asked = true;
+        let ready = self.ready.keys().copied();
+        Some(ready.filter(|node| heard(*node).is_none_or(|at| at < self.since)).collect())
     }
 
     fn last_heard(&self, node: NodeId, heard: Option<Instant>) -> Instant {
@@ -136,5 +161,21 @@ mod tests {
         leases.look(&state_with(&[2]), later);
         leases.look(&state_with(&[1, 2]), heard);
         assert_eq!(leases.last_heard(old, None), heard);
+    }
+
+    #[test]
+    fn whom_nobody_has_heard_after_a_moment_belonged_to_the_leader_before() {
+        let since = Instant::now();
+        let mut leases = Leases::new(since);
+        leases.look(&state_with(&[1, 2, 3]), since);
+        let heard = |node: NodeId| match node.0 {
+            1 => Some(since + Duration::from_secs(1)),
+            2 => since.checked_sub(Duration::from_secs(1)),
+            _ => None,
+        };
+        assert_eq!(leases.orphans(since + TOLD_AFTER / 2, heard), None);
+        let orphans = leases.orphans(since + TOLD_AFTER, heard);
+        assert_eq!(orphans, Some(vec![NodeId(2), NodeId(3)]));
+        assert_eq!(leases.orphans(since + TOLD_AFTER * 2, heard), None, "once");
     }
 }

@@ -246,6 +246,12 @@ impl RaftNode {
             .max_encoding_message_size(MESSAGE_LIMIT)
     }
 
+    /// The threads of consensus, if it has its own: what other managers ask is served there.
+    pub fn threads(&self) -> Option<Handle> {
+        let running = self.inner.running.lock().unwrap_or_else(PoisonError::into_inner);
+        running.as_ref()?.runtime.as_ref().map(|runtime| runtime.handle().clone())
+    }
+
     /// This manager.
     pub fn id(&self) -> NodeId {
         self.inner.config.node_id

@@ -42,6 +42,32 @@ async fn talk(address: &str, client: &TlsClient) -> bool {
 }
 
 #[tokio::test]
+async fn a_connection_that_was_moved_outlives_the_runtime_it_was_made_on() {
+    let ca = ca("clusterone");
+    let (server, client) = (member(&ca, Role::Worker, "w1"), member(&ca, Role::Worker, "w2"));
+    let (reply, address) = std::sync::mpsc::channel();
+    let here = tokio::runtime::Handle::current();
+    // Another runtime shakes hands, hands over and ends.
+    let accepting = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let (listener, address) = listen().await;
+            reply.send(address).unwrap();
+            let (socket, addr) = listener.accept().await.unwrap();
+            let server = TlsServer::new(&tls(server), Protocol::Mesh);
+            server.accept(socket, addr).await.unwrap().on(&here).unwrap()
+        })
+    });
+    let address = address.recv().unwrap();
+    let talking =
+        tokio::spawn(async move { talk(&address, &TlsClient::mesh(&tls(client), "w1")).await });
+    let accepted = tokio::task::spawn_blocking(move || accepting.join().unwrap());
+    let mut connection = soon(accepted).await.unwrap();
+    soon(exchange(&mut connection)).await.unwrap();
+    assert!(!soon(talking).await.unwrap());
+}
+
+#[tokio::test]
 async fn workers_talk_and_resume_until_the_identity_changes() {
     let ca = ca("clusterone");
     let server = tls(member(&ca, Role::Worker, "w1"));
