@@ -12,6 +12,7 @@
 
 mod inbound;
 mod outbound;
+mod receipts;
 
 use std::time::Duration;
 

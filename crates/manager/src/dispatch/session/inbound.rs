@@ -88,6 +88,8 @@ impl<'a> Inbound<'a> {
                         let answer = Out::Heard(pb::Heard { sequence });
                         // A worker that does not read has its next heartbeat answered.
                         let _ = self.out.try_send(Ok(pb::ManagerMessage { item: Some(answer) }));
+                        // What is recorded but not acknowledged can go with it.
+                        self.reported.send_modify(|_| {});
                     }
                 }
                 () = finish(&mut self.declaring) => {}

@@ -11,8 +11,9 @@ use cluster_pb::dispatcher::v1::manager_message::Item as Out;
 use cluster_wire::{Code, Failure, dispatch as wire};
 use prost::Message as _;
 use tokio::sync::{broadcast, mpsc, watch};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout};
 
+use super::receipts::Receipts;
 use super::{SEND_TIMEOUT, Sender, Who};
 use crate::context::Context;
 use crate::dispatch::table::Mailbox;
@@ -32,6 +33,7 @@ pub(super) struct Outbound<'a> {
     out: Sender,
     /// Of the last assignments message.
     sequence: u64,
+    receipts: Receipts,
     /// Managers' addresses as last told.
     managers: Vec<String>,
     /// What was told of certificates last.
@@ -64,6 +66,7 @@ impl<'a> Outbound<'a> {
             mailbox,
             out,
             sequence: 0,
+            receipts: Receipts::new(),
             managers: Vec::new(),
             trust: None,
             withdrawn: 0,
@@ -100,7 +103,13 @@ impl<'a> Outbound<'a> {
                 changed = recorded.changed() => {
                     if changed.is_err() { return Ok(()) }
                     let sequence = *recorded.borrow_and_update();
-                    self.send(Out::Reported(pb::Reported { sequence })).await?;
+                    let sessions = self.context.dispatch.endpoints.receiver_count();
+                    if self.receipts.recorded(sequence, Instant::now(), sessions) {
+                        self.acknowledge().await?;
+                    }
+                }
+                () = sleep_until(self.receipts.at()), if self.receipts.are_owed() => {
+                    self.acknowledge().await?;
                 }
                 Some(request) = log_requests.recv() => self.send(Out::LogRequest(request)).await?,
             }
@@ -123,6 +132,11 @@ impl<'a> Outbound<'a> {
         self.tell_withdrawn(version).await
     }
 
+    async fn acknowledge(&mut self) -> Result<(), Failure> {
+        let sequence = self.receipts.take();
+        self.push(Out::Reported(pb::Reported { sequence })).await
+    }
+
     /// Says that versions of endpoints are followed everywhere, as far as a task here waits for that.
     async fn withdrawn(&mut self) -> Result<(), Failure> {
         let version = *self.context.dispatch.withdrawn.borrow();
@@ -138,7 +152,7 @@ impl<'a> Outbound<'a> {
         self.send(Out::Withdrawn(pb::Withdrawn { version })).await
     }
 
-    async fn welcome(&self, state: &State) -> Result<(), Failure> {
+    async fn welcome(&mut self, state: &State) -> Result<(), Failure> {
         let Some(cluster) = state.cluster() else {
             return Err(Failure::new(Code::Bootstrapped, "the cluster is not bootstrapped yet"));
         };
@@ -286,14 +300,22 @@ impl<'a> Outbound<'a> {
         }
     }
 
-    async fn endpoints(&self, messages: Vec<pb::Endpoints>) -> Result<(), Failure> {
+    async fn endpoints(&mut self, messages: Vec<pb::Endpoints>) -> Result<(), Failure> {
         for message in messages {
             self.send(Out::Endpoints(message)).await?;
         }
         Ok(())
     }
 
-    async fn send(&self, item: Out) -> Result<(), Failure> {
+    async fn send(&mut self, item: Out) -> Result<(), Failure> {
+        self.push(item).await?;
+        if self.receipts.are_owed() {
+            self.acknowledge().await?;
+        }
+        Ok(())
+    }
+
+    async fn push(&self, item: Out) -> Result<(), Failure> {
         let message = Ok(pb::ManagerMessage { item: Some(item) });
         match timeout(SEND_TIMEOUT, self.out.send(message)).await {
             Ok(Ok(())) => Ok(()),
