@@ -53,8 +53,10 @@ const USERS_MAX: usize = 4096;
 const STRANGERS_MAX: usize = 256;
 /// After so long a stranger's connection breaks: each asks one question.
 const STRANGER_STAYS: Duration = Duration::from_secs(30);
-/// Connections of workers, and of managers, that wait to be picked up.
-const MEMBERS_WAITING: usize = 64;
+/// Connections of managers that wait to be picked up.
+const MANAGERS_WAITING: usize = 64;
+/// The same of workers; so many that those of managers, which come after them, seldom wait for these.
+const WORKERS_WAITING: usize = 4096;
 
 /// Serves until `stop`; new connections are refused from `closing` on. Users are served on the threads
 /// of `users`, with none on the caller's.
@@ -76,8 +78,8 @@ pub fn run(
         let serving = on(runtime.clone(), serving);
         (Door { queue, runtime }, serving)
     };
-    let (managers, for_managers) = door(MEMBERS_WAITING, context.raft.threads());
-    let (workers, for_workers) = door(MEMBERS_WAITING, None);
+    let (managers, for_managers) = door(MANAGERS_WAITING, context.raft.threads());
+    let (workers, for_workers) = door(WORKERS_WAITING, None);
     let (users, for_users) = door(USERS_MAX + STRANGERS_MAX, users);
     let doors = Doors { managers, workers, users };
     let usher = Usher::new(tls.clone(), doors, users_max(), STRANGERS_MAX);

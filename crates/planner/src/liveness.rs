@@ -13,26 +13,42 @@ use crate::{Plan, earlier, storm};
 /// So many late nodes may be the beginning of a storm.
 const LATE_MIN: usize = 3;
 
+/// When a node was last heard, in milliseconds of any clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lease {
+    pub heard_ms: u64,
+    /// Its silence counts from then on: later than `heard_ms` where it may not be the node's own.
+    pub counts_from_ms: u64,
+}
+
+impl From<u64> for Lease {
+    fn from(heard_ms: u64) -> Self {
+        Self { heard_ms, counts_from_ms: heard_ms }
+    }
+}
+
 /// Plans for the nodes whose lease ended.
 ///
-/// `leases` answers when a node was last heard, in the same time as `now_ms`. A node it does not
-/// know is left alone, so whoever begins to lead first grants every ready node a fresh lease.
-pub fn plan(
+/// `leases` answers in the same time as `now_ms`. A node it does not know is left alone, so whoever
+/// begins to lead first grants every ready node a fresh lease.
+pub fn plan<L: Into<Lease>>(
     view: &State,
-    leases: &impl Fn(NodeId) -> Option<u64>,
+    leases: &impl Fn(NodeId) -> Option<L>,
     lease_ms: u64,
     now_ms: u64,
 ) -> Plan {
     let mut plan = Plan::default();
-    let silent: Vec<(&Node, u64)> = view
-        .nodes()
-        .filter(|node| node.state == NodeState::Ready)
-        .filter_map(|node| Some((node, now_ms.saturating_sub(leases(node.id)?))))
-        .collect();
+    let ready = view.nodes().filter(|node| node.state == NodeState::Ready);
+    let known: Vec<(&Node, Lease)> =
+        ready.filter_map(|node| Some((node, leases(node.id)?.into()))).collect();
+    let counted = |lease: &Lease| now_ms.saturating_sub(lease.counts_from_ms);
+    let silent: Vec<(&Node, u64)> =
+        known.iter().map(|(node, lease)| (*node, counted(lease))).collect();
     // A node that is well is heard more than twice in a lease.
     let late = |silent_ms: u64| silent_ms > lease_ms / 2;
     let storms = gathering(view, &silent, late, lease_ms);
-    for (node, silent_ms) in silent {
+    for (node, lease) in &known {
+        let silent_ms = counted(lease);
         // Waiting for the others has a bound of its own: about a heartbeat.
         let patience_ms = match storms.contains(storm::zone(node)) {
             true => lease_ms.saturating_add(lease_ms / 3),
@@ -42,7 +58,11 @@ pub fn plan(
             plan.changes.push(Change::NodeDown {
                 node: node.id,
                 version: node.version,
-                message: format!("not heard for {silent_ms} ms, its lease is {lease_ms} ms").into(),
+                message: format!(
+                    "not heard for {} ms, its lease is {lease_ms} ms",
+                    now_ms.saturating_sub(lease.heard_ms)
+                )
+                .into(),
             });
         } else {
             let limit_ms = if silent_ms > lease_ms { patience_ms } else { lease_ms };

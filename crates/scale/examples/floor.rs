@@ -1,6 +1,6 @@
 //! What sessions cost before a manager does anything: a server that only answers heartbeats, with
-//! the libraries, certificates and settings of the real one. Figures of managers are compared with it in
-//! docs/benchmarks.md.
+//! the libraries, the kind of certificates and the windows of the real one, and no pings. Figures of
+//! managers are compared with it in docs/benchmarks.md.
 //!
 //! `cargo run --release -p cluster-scale --example floor [-- SESSIONS]`
 

@@ -20,9 +20,11 @@ use crate::context::Context;
 use crate::dispatch::logs::{QUEUE, Wanted, collect};
 use crate::managers::{change, survey};
 
-/// A follower tells whom it hears four times a second. One that told nothing for so long is lost to its
-/// workers, as far as the leader can see.
+/// A follower tells whom it hears four times a second. One that told nothing for so long, or for a third of
+/// a lease, is lost to its workers, as far as the leader can see.
 const LOST_AFTER: Duration = Duration::from_secs(1);
+/// So late this process itself stood still, and what followers told waits to be read.
+const LATE: Duration = Duration::from_millis(500);
 
 pub struct PeerService {
     pub context: Context,
@@ -166,13 +168,13 @@ async fn listen(
     let mut leadership = context.raft.leadership();
     let mut withdrawn = context.dispatch.withdrawn.subscribe();
     let mut owed = true;
-    let telling = Telling { context: &context, manager: caller };
-    let mut silent_at = Instant::now() + LOST_AFTER;
+    let mut telling = Telling::begin(&context, caller);
     loop {
         if !leadership.borrow_and_update().this_node_leads_and_caught_up {
             return;
         }
         tokio::select! {
+            biased;
             message = inbound.message() => match message {
                 Ok(Some(heard)) => {
                     if let Err(failure) = require_member(&context, caller) {
@@ -181,7 +183,7 @@ async fn listen(
                         return;
                     }
                     context.dispatch.hearing.told(caller, &heard.nodes);
-                    silent_at = Instant::now() + LOST_AFTER;
+                    telling.told();
                     if let Some(manager) = heard.manager {
                         context.dispatch.wellbeing.told(caller, manager);
                     }
@@ -202,10 +204,7 @@ async fn listen(
                 owed = true;
             }
             changed = leadership.changed() => if changed.is_err() { return },
-            () = tokio::time::sleep_until(silent_at) => {
-                telling.lost();
-                silent_at = Instant::now() + LOST_AFTER;
-            }
+            () = tokio::time::sleep_until(telling.silent_at) => telling.silent(),
         }
     }
 }
@@ -214,19 +213,52 @@ async fn listen(
 struct Telling<'a> {
     context: &'a Context,
     manager: NodeId,
+    stream: u64,
+    told: std::time::Instant,
+    silent_at: Instant,
 }
 
-impl Telling<'_> {
-    fn lost(&self) {
+impl<'a> Telling<'a> {
+    fn begin(context: &'a Context, manager: NodeId) -> Self {
+        let stream = context.dispatch.hearing.begins(manager);
+        let (told, silent_at) = (std::time::Instant::now(), Instant::now());
+        let mut telling = Self { context, manager, stream, told, silent_at };
+        telling.told();
+        telling
+    }
+
+    fn lease(&self) -> Duration {
         let state = self.context.raft.view().state;
-        let lease_ms = state.cluster().map_or(0, |cluster| cluster.lease_ms);
-        self.context.dispatch.hearing.lost(self.manager, Duration::from_millis(lease_ms));
+        Duration::from_millis(state.cluster().map_or(0, |cluster| cluster.lease_ms))
+    }
+
+    fn told(&mut self) {
+        self.told = std::time::Instant::now();
+        self.silent_at = Instant::now() + LOST_AFTER.min(self.lease() / 3);
+    }
+
+    fn silent(&mut self) {
+        if self.silent_at.elapsed() < LATE {
+            self.lost();
+        }
+        self.silent_at = Instant::now() + LOST_AFTER.min(self.lease() / 3);
+    }
+
+    fn lost(&self) {
+        let hearing = &self.context.dispatch.hearing;
+        let workers = hearing.lost(self.manager, self.stream, self.told, self.lease());
+        if workers > 0 {
+            tracing::info!(manager = %self.manager, workers, "a manager is lost to its workers");
+        }
     }
 }
 
 impl Drop for Telling<'_> {
     fn drop(&mut self) {
-        self.lost();
+        // Whoever leads next begins anew.
+        if self.context.raft.leadership().borrow().this_node_leads_and_caught_up {
+            self.lost();
+        }
     }
 }
 

@@ -11,9 +11,11 @@ use super::table::lock;
 use crate::context::Context;
 
 const LOOK_PERIOD: Duration = Duration::from_millis(250);
-/// Sessions that are ended in one look: 500 a second, as fast as others can take them. All managers may
-/// have lost the leader because they are busy, and workers that all come back at once keep them so.
-const SENT_AWAY_MAX: usize = 125;
+/// Sessions that are ended in one look, or an eighth of all where that is more. All managers may have lost
+/// the leader because they are busy, and workers that all come back at once keep them so. The leader
+/// excuses them for longer than that takes (`hearing`).
+const SENT_AWAY: usize = 250;
+const SENT_AWAY_PART: usize = 8;
 /// A look that is so late means that this process stood still: answers of the leader may wait to be
 /// read.
 const STALL: Duration = Duration::from_secs(1);
@@ -70,7 +72,8 @@ pub async fn run(context: Context) -> anyhow::Result<()> {
         let last = Some(*contact.last.borrow());
         if last.max(contact.resumed()) < Some(before) {
             let sessions = &context.dispatch.sessions;
-            let ended = sessions.close_opened_before(before, CUT_OFF, SENT_AWAY_MAX);
+            let max = SENT_AWAY.max(sessions.count().div_ceil(SENT_AWAY_PART));
+            let ended = sessions.close_opened_before(before, CUT_OFF, max);
             if ended > 0 {
                 tracing::warn!(
                     sessions = ended,

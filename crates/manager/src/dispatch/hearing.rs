@@ -13,11 +13,13 @@ use tokio::sync::watch;
 
 use super::table::lock;
 
-/// What one worker takes to come back after its manager was lost, when thousands do: 250 a second, which
-/// two other managers on two cores that hold a million tasks manage (docs/benchmarks.md, shape 9).
+/// What one worker takes to come back after its manager was lost, when thousands do. Two managers on two
+/// cores that hold a million tasks took 2.4 to 3.6 ms for each (docs/benchmarks.md, shape 9).
 const COMING_BACK: Duration = Duration::from_millis(4);
-/// Such a worker is waited for no longer than so many leases.
+/// Its silence is excused no longer than so many leases.
 const LEASES_MAX: u32 = 2;
+/// Ages are told in milliseconds and some time later, so the same moment told again seems a little newer.
+const SAME_MOMENT: Duration = Duration::from_millis(50);
 
 #[derive(Clone, Copy, Debug)]
 struct Heard {
@@ -30,24 +32,27 @@ struct Heard {
     /// The manager that told of it, if that is not this one.
     through: Option<NodeId>,
     /// Until when its silence says nothing: it has lost its manager, together with others.
-    awaited_until: Option<Instant>,
+    excused_until: Option<Instant>,
 }
 
 impl Heard {
     fn at(at: Instant, endpoints: u64) -> Self {
-        Self { at, endpoints, own: false, fresh: false, through: None, awaited_until: None }
+        Self { at, endpoints, own: false, fresh: false, through: None, excused_until: None }
     }
 }
 
 pub struct Hearing {
     nodes: Mutex<HashMap<NodeId, Heard>>,
+    /// The newest stream of each manager that tells.
+    streams: Mutex<HashMap<NodeId, u64>>,
     /// Counts changes of acknowledged versions, for those who wait for them.
     acknowledged: watch::Sender<u64>,
 }
 
 impl Default for Hearing {
     fn default() -> Self {
-        Self { nodes: Mutex::default(), acknowledged: watch::Sender::new(0) }
+        let (nodes, streams) = (Mutex::default(), Mutex::default());
+        Self { nodes, streams, acknowledged: watch::Sender::new(0) }
     }
 }
 
@@ -73,7 +78,7 @@ impl Hearing {
         heard.own = true;
         heard.fresh = true;
         heard.through = None;
-        heard.awaited_until = None;
+        heard.excused_until = None;
     }
 
     /// Another manager heard these nodes.
@@ -83,13 +88,16 @@ impl Hearing {
         for entry in told {
             let Ok(node) = entry.node_id.parse::<NodeId>() else { continue };
             let at = now.checked_sub(Duration::from_millis(entry.age_ms)).unwrap_or(now);
-            let known = nodes.get(&node);
-            // A node that moved here since is better known here.
-            if known.is_some_and(|known| known.at > at) {
-                continue;
+            let heard = Heard { through: Some(manager), ..Heard::at(at, entry.endpoints_version) };
+            match nodes.get_mut(&node) {
+                // A node that moved here since is better known here.
+                Some(known) if known.at > at => {}
+                // A manager that was lost for a moment repeats itself: its workers are still to come.
+                Some(known) if known.excused_until.is_some() && known.at + SAME_MOMENT > at => {
+                    known.endpoints = heard.endpoints;
+                }
+                _ => drop(nodes.insert(node, heard)),
             }
-            let through = Some(manager);
-            nodes.insert(node, Heard { through, ..Heard::at(at, entry.endpoints_version) });
         }
         drop(nodes);
         self.acknowledged.send_modify(|count| *count += 1);
@@ -117,29 +125,41 @@ impl Hearing {
         lock(&self.nodes).get(&node).map(|heard| heard.at)
     }
 
-    /// A manager says nothing more, so its workers have to find another. Few do within their leases;
-    /// the more there are, the longer that takes, and as long they are not taken for dead.
-    pub fn lost(&self, manager: NodeId, lease: Duration) {
+    /// A manager begins to tell; what it told before on another stream is no sign of its loss.
+    pub fn begins(&self, manager: NodeId) -> u64 {
+        let mut streams = lock(&self.streams);
+        let newest = streams.entry(manager).or_default();
+        *newest += 1;
+        *newest
+    }
+
+    /// A manager's newest stream says nothing more since `since`, so its workers have to find another.
+    /// Few do within their leases; the more there are, the longer that takes, and as long they are not
+    /// taken for dead. Answers how many.
+    pub fn lost(&self, manager: NodeId, stream: u64, since: Instant, lease: Duration) -> usize {
+        if lock(&self.streams).get(&manager) != Some(&stream) {
+            return 0;
+        }
         let mut nodes = lock(&self.nodes);
         let theirs = nodes.values_mut().filter(|heard| heard.through == Some(manager));
-        await_all(theirs.collect(), Instant::now(), lease);
+        excuse(theirs.collect(), since, lease)
     }
 
     /// These nodes had sessions with the leader before this one, which began to lead at `since` and
     /// has not heard of them yet.
-    pub fn orphaned(&self, orphans: &[NodeId], since: Instant, lease: Duration) {
+    pub fn orphaned(&self, orphans: &[NodeId], since: Instant, lease: Duration) -> usize {
         let mut nodes = lock(&self.nodes);
         for node in orphans {
             nodes.entry(*node).or_insert_with(|| Heard::at(since, 0));
         }
-        let orphans = orphans.iter().copied().collect::<HashSet<_>>();
+        let orphans: HashSet<NodeId> = orphans.iter().copied().collect();
         let theirs = nodes.iter_mut().filter(|(node, _)| orphans.contains(node));
-        await_all(theirs.map(|(_, heard)| heard).collect(), since, lease);
+        excuse(theirs.map(|(_, heard)| heard).collect(), since, lease)
     }
 
     /// Until when a node's silence says nothing.
-    pub fn awaited_until(&self, node: NodeId) -> Option<Instant> {
-        lock(&self.nodes).get(&node)?.awaited_until
+    pub fn excused_until(&self, node: NodeId) -> Option<Instant> {
+        lock(&self.nodes).get(&node)?.excused_until
     }
 
     /// The lowest version that all of these nodes have acknowledged.
@@ -159,14 +179,16 @@ impl Hearing {
     }
 }
 
-fn await_all(nodes: Vec<&mut Heard>, since: Instant, lease: Duration) {
-    let count = u32::try_from(nodes.len()).unwrap_or(u32::MAX);
-    let until = since + COMING_BACK.saturating_mul(count).min(lease * LEASES_MAX);
+fn excuse(nodes: Vec<&mut Heard>, since: Instant, lease: Duration) -> usize {
+    let count = nodes.len();
+    let all = COMING_BACK.saturating_mul(u32::try_from(count).unwrap_or(u32::MAX));
+    let until = since + all.min(lease * LEASES_MAX);
     for heard in nodes {
-        heard.awaited_until = heard.awaited_until.max(Some(until));
+        heard.excused_until = heard.excused_until.max(Some(until));
         // Once is enough: a manager may be lost again before its workers are heard.
         heard.through = None;
     }
+    count
 }
 
 #[cfg(test)]
@@ -193,40 +215,50 @@ mod tests {
     }
 
     #[test]
-    fn the_more_workers_lose_their_manager_the_longer_they_are_awaited() {
+    fn the_more_workers_lose_their_manager_the_longer_their_silence_is_excused() {
         let lease = Duration::from_secs(3);
         let leader = Hearing::default();
-        let tell = |manager, nodes: std::ops::Range<u64>| {
-            let entry = |id| HeardNode { node_id: NodeId(id).to_string(), ..Default::default() };
+        let tell = |manager, nodes: std::ops::Range<u64>, age_ms| {
+            let entry =
+                |id| HeardNode { node_id: NodeId(id).to_string(), age_ms, endpoints_version: 0 };
             leader.told(NodeId(manager), &nodes.map(entry).collect::<Vec<_>>());
         };
-        let left = |node, since: Instant| {
-            leader.awaited_until(NodeId(node)).map(|until| until.saturating_duration_since(since))
-        };
-        tell(1, 100..103);
-        tell(2, 1_000..2_000);
-        tell(3, 3_000..6_000);
-        let before = Instant::now();
-        leader.lost(NodeId(1), lease);
-        leader.lost(NodeId(2), lease);
-        leader.lost(NodeId(3), lease);
-        let spent = before.elapsed();
-        let within = |node, wanted: Duration| {
-            left(node, before).is_some_and(|left| (wanted..=wanted + spent).contains(&left))
-        };
-        assert!(within(100, Duration::from_millis(12)), "no longer than its lease");
-        assert!(within(1_500, Duration::from_secs(4)));
-        assert!(within(5_000, Duration::from_secs(6)), "two leases at most");
-        // Heard again, by whomever: its silence counts from then on, and so it does with a manager
-        // that was not lost.
-        leader.heard(NodeId(100));
-        tell(1, 1_500..1_501);
-        assert_eq!((left(100, before), left(1_500, before)), (None, None));
-        leader.lost(NodeId(2), lease);
-        assert_eq!(left(1_500, before), None);
-        // A leader that has just begun knows nobody.
+        let [first, second, third] = [1, 2, 3].map(|manager| leader.begins(NodeId(manager)));
+        tell(1, 100..103, 0);
+        tell(2, 1_000..2_000, 0);
+        tell(3, 3_000..6_000, 0);
         let since = Instant::now();
-        leader.orphaned(&[NodeId(7_000), NodeId(7_001)], since, lease);
-        assert_eq!(left(7_000, since), Some(Duration::from_millis(8)));
+        let excused = |node| leader.excused_until(NodeId(node)).map(|until| until - since);
+        assert_eq!(leader.lost(NodeId(1), first, since, lease), 3);
+        assert_eq!(leader.lost(NodeId(2), second, since, lease), 1_000);
+        assert_eq!(leader.lost(NodeId(3), third, since, lease), 3_000);
+        assert_eq!(excused(100), Some(Duration::from_millis(12)));
+        assert_eq!(excused(1_500), Some(Duration::from_secs(4)));
+        assert_eq!(excused(5_000), Some(Duration::from_secs(6)), "two leases at most");
+
+        // Back for a moment, it repeats what it heard; that is no news, and losing it again moves nothing.
+        let again = leader.begins(NodeId(2));
+        tell(2, 1_000..2_000, u64::try_from(since.elapsed().as_millis()).unwrap());
+        assert_eq!(excused(1_500), Some(Duration::from_secs(4)));
+        assert_eq!(leader.lost(NodeId(2), again, since + lease, lease), 0);
+        assert_eq!(excused(1_500), Some(Duration::from_secs(4)));
+
+        // Heard again, by whomever: its silence counts from then on.
+        leader.heard(NodeId(100));
+        std::thread::sleep(SAME_MOMENT + Duration::from_millis(10));
+        tell(1, 1_500..1_501, 0);
+        assert_eq!((excused(100), excused(1_500)), (None, None));
+        // An older stream that ends says nothing of the newer one.
+        let newer = leader.begins(NodeId(1));
+        assert_eq!(leader.lost(NodeId(1), first, since, lease), 0);
+        assert_eq!(
+            leader.lost(NodeId(1), newer, since, lease),
+            3,
+            "two of them were never heard again"
+        );
+
+        // A leader that has just begun knows nobody.
+        assert_eq!(leader.orphaned(&[NodeId(7_000), NodeId(7_001)], since, lease), 2);
+        assert_eq!(excused(7_000), Some(Duration::from_millis(8)));
     }
 }

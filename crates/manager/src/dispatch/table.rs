@@ -98,6 +98,10 @@ impl SessionTable {
         old.take(max).map(|mailbox| mailbox.close(reason)).count()
     }
 
+    pub fn count(&self) -> usize {
+        lock(&self.by_node).len()
+    }
+
     pub fn get(&self, node: NodeId) -> Option<Arc<Mailbox>> {
         lock(&self.by_node).get(&node).cloned()
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use cluster_model::{Change, Command, NodeId, NodeState, State};
-use cluster_planner::liveness;
+use cluster_planner::liveness::{self, Lease};
 
 use crate::context::Context;
 
@@ -40,16 +40,20 @@ pub async fn run(context: Context, since: Instant) -> anyhow::Result<()> {
         };
         leases.look(&view.state, now);
         let (lease, hearing) = (Duration::from_millis(lease_ms), &context.dispatch.hearing);
-        if let Some(orphans) = leases.orphans(now, |node| hearing.last_heard(node)) {
-            hearing.orphaned(&orphans, leases.since, lease);
+        let told_after = TOLD_AFTER.min(lease / 2);
+        if let Some(orphans) = leases.orphans(now, told_after, |node| hearing.last_heard(node)) {
+            let workers = hearing.orphaned(&orphans, leases.since, lease);
+            tracing::debug!(workers, "not heard since this manager leads");
         }
         let grace = lease * LEASES_OF_GRACE;
         let again = context.dispatch.contact.resumed().map(|resumed| resumed + grace);
         let last_heard = |node: NodeId| {
             let heard = leases.last_heard(node, hearing.last_heard(node));
-            let awaited = hearing.awaited_until(node).and_then(|until| until.checked_sub(lease));
-            let heard = [again, awaited].into_iter().flatten().fold(heard, Instant::max);
-            Some(context.clock.at_ms(heard))
+            let excused = hearing.excused_until(node).and_then(|until| until.checked_sub(lease));
+            let counts_from = [again, excused].into_iter().flatten().fold(heard, Instant::max);
+            let [heard_ms, counts_from_ms] =
+                [heard, counts_from].map(|moment| context.clock.at_ms(moment));
+            Some(Lease { heard_ms, counts_from_ms })
         };
         let plan = liveness::plan(&view.state, &last_heard, lease_ms, context.clock.now_ms());
         if !plan.changes.is_empty() {
@@ -108,9 +112,10 @@ impl Leases {
     fn orphans(
         &mut self,
         now: Instant,
+        told_after: Duration,
         heard: impl Fn(NodeId) -> Option<Instant>,
     ) -> Option<Vec<NodeId>> {
-        if self.asked || now < self.since + TOLD_AFTER {
+        if self.asked || now < self.since + told_after {
             return None;
         }
         self.asked = true;
@@ -173,9 +178,9 @@ mod tests {
             2 => since.checked_sub(Duration::from_secs(1)),
             _ => None,
         };
-        assert_eq!(leases.orphans(since + TOLD_AFTER / 2, heard), None);
-        let orphans = leases.orphans(since + TOLD_AFTER, heard);
+        assert_eq!(leases.orphans(since + TOLD_AFTER / 2, TOLD_AFTER, heard), None);
+        let orphans = leases.orphans(since + TOLD_AFTER, TOLD_AFTER, heard);
         assert_eq!(orphans, Some(vec![NodeId(2), NodeId(3)]));
-        assert_eq!(leases.orphans(since + TOLD_AFTER * 2, heard), None, "once");
+        assert_eq!(leases.orphans(since + TOLD_AFTER * 2, TOLD_AFTER, heard), None, "once");
     }
 }

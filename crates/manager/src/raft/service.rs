@@ -12,6 +12,7 @@ use openraft::raft::{AppendEntriesRequest, TransferLeaderRequest, VoteRequest};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::codec::{self, CodecError};
+use super::error::StorageError;
 use super::node::RaftNode;
 use super::propose::Failure;
 use super::types::{Snapshot, SnapshotMeta, Types, Vote};
@@ -127,7 +128,15 @@ impl pb::raft_server::Raft for RaftService {
             if incoming.len() + chunk.len() as u64 > header.length {
                 return Err(Status::invalid_argument("the snapshot is longer than announced"));
             }
-            incoming.write(&chunk).map_err(|e| Status::internal(e.chain()))?;
+            // Not here: a slow disk must not keep votes waiting.
+            let writing = cluster_daemon::blocking(move || {
+                incoming.write(&chunk)?;
+                Ok::<_, StorageError>(incoming)
+            });
+            incoming = writing
+                .await
+                .map_err(|e| Status::internal(format!("writing the snapshot failed: {e}")))?
+                .map_err(|e| Status::internal(e.chain()))?;
         }
         if incoming.len() != header.length {
             return Err(Status::data_loss("the snapshot is shorter than announced"));

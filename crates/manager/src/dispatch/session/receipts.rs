@@ -25,15 +25,16 @@ impl Receipts {
         Self { recorded: 0, told: 0, at: Instant::now() }
     }
 
-    /// Reports up to `sequence` are recorded; the same again means that a message has just gone out.
+    /// Reports up to `sequence` are recorded; none beyond those before means that a message has just gone
+    /// out. The number is the worker's, so it may be anything.
     /// Answers whether the worker is to be told now.
     pub fn recorded(&mut self, sequence: u64, now: Instant, sessions: usize) -> bool {
-        let went_out = sequence == self.recorded;
+        let went_out = sequence <= self.recorded;
         if !self.are_owed() {
             let sessions = u32::try_from(sessions).unwrap_or(u32::MAX);
             self.at = now + PAUSE.saturating_mul(sessions).min(PAUSE_MAX);
         }
-        self.recorded = sequence;
+        self.recorded = self.recorded.max(sequence);
         let waiting = self.recorded - self.told;
         waiting >= WAITING_MAX || (went_out && waiting > 0)
     }
@@ -74,5 +75,6 @@ mod tests {
         assert_eq!(receipts.at(), now + PAUSE_MAX);
         assert!(receipts.recorded(3, now + PAUSE_MAX / 2, 5_000), "two are enough");
         assert_eq!((receipts.at(), receipts.take()), (now + PAUSE_MAX, 3));
+        assert!(!receipts.recorded(1, now, 3), "a worker that counts backwards harms nobody");
     }
 }
