@@ -135,3 +135,25 @@ impl SessionTable {
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn old_sessions_are_sent_away_a_few_at_a_time_and_each_once() {
+        let table = SessionTable::default();
+        let open = |node| table.open(NodeId(node), node).0;
+        let mut sessions: Vec<_> = (1..=5).map(open).collect();
+        let before = Instant::now();
+        std::thread::sleep(Duration::from_millis(2));
+        sessions.push(open(6));
+        let ended: Vec<usize> =
+            (0..4).map(|_| table.close_opened_before(before, "cut off", 2)).collect();
+        assert_eq!((ended, table.count()), (vec![2, 2, 1, 0], 6));
+        let closing: Vec<bool> = sessions.iter().map(|session| session.is_closing()).collect();
+        assert_eq!(closing, [true, true, true, true, true, false]);
+    }
+}
