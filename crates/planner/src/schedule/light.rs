@@ -17,19 +17,26 @@ use super::rank::{Past, Ranking, Score, siblings, strategy};
 use super::spread::{Verdict, choose};
 use super::{Group, Placer};
 
-/// For more tasks it pays to rank all nodes once.
-const TASKS_MAX: usize = 16;
+/// For more tasks it pays to rank all nodes once; where constraints refuse many of them, it pays sooner.
+const TASKS_MAX: usize = 128;
+const CONSTRAINED_TASKS_MAX: usize = 16;
 /// So does it for services that are on many nodes already.
 const REPLICAS_MAX: u32 = 128;
 /// Nodes looked at for one task. Where so many do not do, all have to be ranked. Few in debug builds, so
 /// that the small clusters of tests come to that end, too.
 const LOOKS_MAX: usize = if cfg!(debug_assertions) { 3 } else { 256 };
+/// And for a group: where the emptiest nodes take nothing, each task looks at them again.
+const LOOKS_OF_GROUP: usize = if cfg!(debug_assertions) { 24 } else { 4096 };
 
 /// Only the number of tasks tells the group's good nodes from its better ones.
 pub(super) fn suits(state: &State, group: &Group<'_>) -> bool {
     let placement = &group.spec.placement;
     let small = |service: &Service| service.spec.replicas() <= REPLICAS_MAX;
-    group.tasks.len() <= TASKS_MAX
+    let most = match placement.constraints.is_empty() {
+        true => TASKS_MAX,
+        false => CONSTRAINED_TASKS_MAX,
+    };
+    group.tasks.len() <= most
         && state.service(group.service).is_some_and(small)
         && placement.spread_over.is_empty()
         && placement.affinities.is_empty()
@@ -56,12 +63,17 @@ impl<'a> Placer<'a> {
         let past = siblings(self.state, group, self.now_ms, |node| {
             *crowd.entry(node).or_default() += 1;
         });
+        let looks = Cell::new(0);
         for (done, task) in group.tasks.iter().enumerate() {
             if self.is_full(&[]) {
                 self.placed.bounded = true;
                 return done;
             }
-            let Some(node) = self.emptiest(group, task, &crowd, &past) else { return done };
+            if looks.get() >= LOOKS_OF_GROUP {
+                return done;
+            }
+            let found = self.emptiest(group, task, &crowd, &past, &looks);
+            let Some(node) = found else { return done };
             if cfg!(debug_assertions) {
                 self.check(group, task, node);
             }
@@ -77,6 +89,7 @@ impl<'a> Placer<'a> {
         task: &Task,
         crowd: &Crowd,
         past: &Past,
+        looks: &Cell<usize>,
     ) -> Option<NodeId> {
         let state = &*self.state;
         let shunned = match past.history {
@@ -85,7 +98,7 @@ impl<'a> Placer<'a> {
         };
         let Shunned { rejected, failed } = &shunned;
         let last = |node| rejected.contains(&node) || past.failing.contains(&node);
-        let found = self.first(group, crowd, |node| match () {
+        let found = self.first(group, crowd, looks, |node| match () {
             () if last(node) => Verdict::Pass,
             () if failed.contains(&node) => Verdict::Reluctantly,
             () => Verdict::Take,
@@ -96,7 +109,7 @@ impl<'a> Placer<'a> {
             First::None if rejected.is_empty() && past.failing.is_empty() => return None,
             First::None => {}
         }
-        let found = self.first(group, crowd, |node| match failed.contains(&node) {
+        let found = self.first(group, crowd, looks, |node| match failed.contains(&node) {
             true => Verdict::Reluctantly,
             false => Verdict::Take,
         });
@@ -106,8 +119,14 @@ impl<'a> Placer<'a> {
         }
     }
 
-    /// The first node with room that is taken.
-    fn first(&self, group: &Group<'a>, crowd: &Crowd, ask: impl Fn(NodeId) -> Verdict) -> First {
+    /// The first node with room that is taken. Counts the nodes it looks at.
+    fn first(
+        &self,
+        group: &Group<'a>,
+        crowd: &Crowd,
+        looks: &Cell<usize>,
+        ask: impl Fn(NodeId) -> Verdict,
+    ) -> First {
         let state = &*self.state;
         let takes = |node: &Node| {
             let candidate = Candidate::new(node, state.usage(node.id));
@@ -118,6 +137,7 @@ impl<'a> Placer<'a> {
         // Whatever they hold, nodes without a task of the service come before those with one.
         let cut = Cell::new(false);
         let near = state.nodes_by_load().enumerate().map_while(|(look, (node, tasks))| {
+            looks.set(looks.get() + 1);
             cut.set(look >= LOOKS_MAX);
             (!cut.get()).then_some((node, 0, tasks))
         });
