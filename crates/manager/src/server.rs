@@ -121,7 +121,11 @@ impl Door {
     /// `None`: the connection broke on its way.
     fn lead(&self, connection: TlsConn) -> Option<TlsConn> {
         match &self.runtime {
-            Some(runtime) => connection.on(runtime).ok(),
+            Some(runtime) => {
+                let addr = connection.info().addr;
+                let moved = connection.on(runtime);
+                moved.inspect_err(|error| tracing::debug!(%addr, %error, "connection lost")).ok()
+            }
             None => Some(connection),
         }
     }

@@ -5,9 +5,10 @@
 //! `cargo run --release -p cluster-scale --example floor [-- SESSIONS]`
 
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use cluster_identity::{
     Ca, ChannelOptions, Identity, Protocol, Role, Subject, TlsClient, TlsIdentity, TlsServer,
     connect, now_unix, serve_tls,
@@ -36,6 +37,10 @@ const MEASURED: Duration = Duration::from_secs(10);
 const QUEUE: usize = 64;
 const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
+
+/// Heartbeats that were answered, and sessions that ended, which none should.
+static ANSWERED: AtomicU64 = AtomicU64::new(0);
+static ENDED: AtomicU64 = AtomicU64::new(0);
 
 /// Answers heartbeats.
 struct Echo;
@@ -135,28 +140,29 @@ async fn session(address: String, tls: TlsClient, mut paced: watch::Receiver<boo
             let heartbeat = pb::Heartbeat { trouble: String::new(), sequence };
             let message = pb::WorkerMessage { item: Some(In::Heartbeat(heartbeat)) };
             if out.send(message).await.is_err() || !matches!(inbound.message().await, Ok(Some(_))) {
+                ENDED.fetch_add(1, Ordering::Relaxed);
                 return;
             }
             if *paced.borrow_and_update() {
                 let pause = PERIOD.mul_f64(rand::rng().random_range(0.9..=1.0));
                 let _ = tokio::time::timeout(pause, paced.wait_for(|paced| !paced)).await;
             }
-            ANSWERED.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            ANSWERED.fetch_add(1, Ordering::Relaxed);
         }
     });
     Ok(())
 }
 
-static ANSWERED: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
-
 #[expect(clippy::print_stdout, reason = "the figures are what this program is for")]
 fn measure(what: &str) -> Result<()> {
-    let count = || ANSWERED.load(std::sync::atomic::Ordering::Relaxed);
+    let count = || ANSWERED.load(Ordering::Relaxed);
     std::thread::sleep(SETTLING);
     let (server, clients, answered) = (cpu("server")?, cpu("clients")?, count());
     std::thread::sleep(MEASURED);
     let (server, clients) = (cpu("server")? - server, cpu("clients")? - clients);
     let answered = (count() - answered) as f64;
+    let ended = ENDED.load(Ordering::Relaxed);
+    ensure!(ended == 0, "{ended} sessions ended meanwhile: the figures mean nothing");
     let each = |seconds: f64| seconds * 1e6 / answered;
     println!(
         "{what}: {:.0} answered a second; server {:.1} % of a core, {:.1} us each; clients {:.1} us each",

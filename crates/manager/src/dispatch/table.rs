@@ -138,8 +138,6 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]
@@ -147,8 +145,8 @@ mod tests {
         let table = SessionTable::default();
         let open = |node| table.open(NodeId(node), node).0;
         let mut sessions: Vec<_> = (1..=5).map(open).collect();
-        let before = Instant::now();
-        std::thread::sleep(Duration::from_millis(2));
+        let opened = Instant::now();
+        let before = std::iter::repeat_with(Instant::now).find(|now| *now > opened).unwrap();
         sessions.push(open(6));
         let ended: Vec<usize> =
             (0..4).map(|_| table.close_opened_before(before, "cut off", 2)).collect();
